@@ -1,0 +1,31 @@
+//! Bytes ⇄ values: every stored structure, and nothing else. No I/O, no clock, no policy.
+//!
+//! `docs/FORMAT.md` is the reference; it changes in the same commit as this room. Decoders take bytes from
+//! outside: they never panic, never allocate by an unchecked length, and refuse what they do not understand.
+
+mod canon;
+mod cdc;
+mod config;
+mod id;
+mod manifest;
+mod pack;
+mod receipt;
+mod segment;
+mod signers;
+mod tree;
+mod wire;
+
+pub use cdc::{CHUNK_LEN_AVERAGE, CHUNK_LEN_MAX, CHUNK_LEN_MIN, Chunker};
+pub use config::Config;
+pub use id::{
+    ChunkId, Digest, Digester, DomainId, DomainKeys, Key32, SnapshotId, VaultId, digest, domain_key, hex, unhex,
+};
+pub use manifest::{Manifest, Problem, ProblemKind, Stats};
+pub use pack::{
+    FRAME_LEN_RAW_MAX, FRAME_TARGET_DATA, FRAME_TARGET_META, FrameEntry, HEADER_LEN, PACK_LEN_META_MAX, PackIndex,
+    PackKind, TRAILER_LEN, Trailer, check_header, encode_header, encode_tail, parse_index,
+};
+pub use receipt::{Line, Receipt, SnapshotKey, is_name, name_from};
+pub use segment::{Segment, SegmentPack};
+pub use signers::{Signer, Signers};
+pub use tree::{ChunkList, ChunkRef, Content, Data, DIR_DEPTH_MAX, Entry, HardLink, Hole, INLINE_LEN_MAX, NODE_ENTRIES_MAX, Node, Part, is_legal_name, split};

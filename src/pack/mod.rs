@@ -1,0 +1,17 @@
+//! Many chunks in one encrypted object: compress, encrypt, and the way back.
+//!
+//! Knows bytes and keys, not vaults: which keys, and which packs, is decided in `vault`.
+
+mod cache;
+mod cipher;
+mod frame;
+mod reader;
+mod writer;
+
+pub use cache::{Frame, FrameCache, FrameKey};
+pub use cipher::{Identity, Recipient, StreamHead, identity_from_bytes, open_whole, seal_whole};
+pub use frame::{Compressor, compress, decompress};
+pub use reader::PackReader;
+pub use writer::{PackBuilder, SealedPack};
+
+pub use cipher::{Unwrap, Wrap};

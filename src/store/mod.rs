@@ -1,0 +1,75 @@
+//! Objects by key: where a vault lies.
+//!
+//! Small on purpose, so that a fault injector is an afternoon's work and a new kind of store a day's.
+
+mod faulty;
+mod key;
+mod local;
+mod memory;
+
+pub use faulty::{Fault, Faulty};
+pub use key::Key;
+pub use local::Local;
+pub use memory::Memory;
+
+use crate::error::{Error, Result};
+
+/// Objects by key. Written once, read in ranges, listed, deleted.
+///
+/// Contract, checked by `tests/store.rs` for every implementation:
+/// - when `put` returns `Ok`, the object is whole and survives power loss;
+/// - until then readers see nothing of it;
+/// - putting the same bytes under the same key again is `Ok`; other bytes are `Conflict`;
+/// - `get` fills the whole buffer or fails: `Missing` if there is no such object, `Corrupt` if it is shorter;
+/// - `list` gives every object whose `put` returned before, in no particular order;
+/// - deleting what is not there is `Ok`;
+/// - any call may be repeated after an error, and calls may come from many threads.
+pub trait Store: Send + Sync {
+    /// Stores an object.
+    fn put(&self, key: &Key, bytes: &[u8]) -> Result<()>;
+    /// Fills `buf` from byte `offset` on.
+    fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()>;
+    /// The object's length in bytes, or `None` if there is no such object.
+    fn stat(&self, key: &Key) -> Result<Option<u64>>;
+    /// Calls `each` with key and length of every object below the folder `prefix` (`""` for all).
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()>;
+    /// Removes an object.
+    fn delete(&self, key: &Key) -> Result<()>;
+    /// Where this is, for messages.
+    fn describe(&self) -> String;
+}
+
+/// Reads a whole object of at most `len_max` bytes.
+///
+/// # Errors
+/// `Missing` if it is not there, `Corrupt` if it is longer.
+pub fn get_all(store: &dyn Store, key: &Key, len_max: usize) -> Result<Vec<u8>> {
+    let len = store.stat(key)?.ok_or_else(|| missing(key))?;
+    let len = usize::try_from(len).ok().filter(|len| *len <= len_max).ok_or_else(|| Error::corrupt(format!("{key} is impossibly long: {len} bytes")))?;
+    let mut bytes = vec![0; len];
+    store.get(key, 0, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Lists a folder into a sorted vector.
+pub fn list_all(store: &dyn Store, prefix: &str) -> Result<Vec<(Key, u64)>> {
+    let mut keys = Vec::new();
+    store.list(prefix, &mut |key, len| {
+        keys.push((key, len));
+        Ok(())
+    })?;
+    keys.sort_unstable();
+    Ok(keys)
+}
+
+fn missing(key: &Key) -> Error {
+    Error::missing(format!("{key} is not in the vault"))
+}
+
+fn short(key: &Key) -> Error {
+    Error::corrupt(format!("{key} is shorter than it should be"))
+}
+
+fn conflict(key: &Key) -> Error {
+    Error::conflict(format!("{key} is already in the vault with other content"))
+}

@@ -1,0 +1,26 @@
+//! The operating system: clock, durable files, directories, metadata, locks, signals, mounts.
+//!
+//! The only room with `unsafe`, and the home of `libc` and `rustix`. Knows nothing of vaults.
+#![allow(unsafe_code)]
+
+mod clock;
+mod daemon;
+mod dir;
+mod file;
+mod lock;
+mod meta;
+mod mounts;
+mod process;
+mod signal;
+mod time;
+
+pub use clock::{Clock, SimClock, SystemClock};
+pub use daemon::{Readiness, daemonise};
+pub use dir::{Dir, FileType, Found, Stat, open_file};
+pub use file::{create_durably, create_private_dir, read_at, replace_durably, sync_dir, sync_file_and_dir, write_private};
+pub use lock::FileLock;
+pub use meta::{Names, SparseMap, map_sparse, xattrs_of_fd, xattrs_of_name};
+pub use mounts::{MountInfo, detach, mount_at, mounts, set_read_ahead, unmount};
+pub use process::{available_cores, host_name, is_root, peak_memory_bytes, raise_file_limit, random, run_for_line, warn_of_readable};
+pub use signal::{Cancel, catch_signals, wait_for_signal};
+pub use time::{parse_moment, utc_name, utc_text};

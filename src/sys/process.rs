@@ -1,0 +1,77 @@
+//! This process and its machine.
+
+use std::{
+    os::unix::fs::MetadataExt,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+
+/// How many threads can run at once, at least 1.
+pub fn available_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Whether this process may do what root may.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The host's name.
+pub fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+/// Raises the number of files this process may have open as far as allowed.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Without it the soft limit stays, which is enough for ordinary trees.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// `N` random bytes from the operating system.
+pub fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|e| Error::unavailable("the operating system gives no random bytes").because(e.to_string()))?;
+    Ok(bytes)
+}
+
+/// The most memory that this process has had resident, in bytes; 0 if the kernel does not say.
+pub fn peak_memory_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// Runs a shell command and returns the first line that it prints; its standard error stays on the terminal.
+pub fn run_for_line(command: &str) -> Result<Zeroizing<String>> {
+    let failed = || format!("`{command}` did not give a passphrase");
+    let output = Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(Stdio::inherit())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|e| Error::io(failed(), e))?;
+    let text = Zeroizing::new(output.stdout);
+    if !output.status.success() {
+        return Err(Error::wrong_key(failed()).because(format!("it ended with {}", output.status)));
+    }
+    let line = text.split(|b| *b == b'\n').next().unwrap_or_default();
+    let line = std::str::from_utf8(line).map_err(|_| Error::wrong_key(failed()).because("it is not UTF-8"))?;
+    Ok(Zeroizing::new(line.to_owned()))
+}
+
+/// Refuses a secret file that others may read.
+pub fn warn_of_readable(path: &Path) -> Result<()> {
+    let mode = std::fs::metadata(path).map_err(|e| Error::io(format!("cannot read {}", path.display()), e))?.mode();
+    if mode & libc::S_IFMT == libc::S_IFREG && mode & 0o077 != 0 {
+        return Err(Error::wrong_key(format!("{} can be read by others (mode {:04o})", path.display(), mode & 0o7777))
+            .hint(format!("chmod 600 {}", path.display())));
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! SIGINT and SIGTERM become a flag that the work looks at. The home of `signal-hook`.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::error::{Error, Result};
+
+/// Set once the work should stop. Clones share the flag.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks for the end.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the end was asked for.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// `Err(Cancelled)` if the end was asked for.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
+    }
+}
+
+/// Turns SIGINT, SIGTERM and SIGHUP into `cancel`; a second one ends the process at once.
+pub fn catch_signals(cancel: &Cancel) -> Result<()> {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let failed = |e| Error::io("cannot catch signals", e);
+        signal_hook::flag::register_conditional_shutdown(signal, 130, cancel.0.clone()).map_err(failed)?;
+        signal_hook::flag::register(signal, cancel.0.clone()).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Calls `each` for every SIGINT, SIGTERM and SIGHUP, on a thread of its own, until it returns false.
+pub fn wait_for_signal(mut each: impl FnMut() -> bool + Send + 'static) -> Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|e| Error::io("cannot catch signals", e))?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || signals.forever().all(|_| each()))
+        .map_err(|e| Error::io("cannot start a thread", e))?;
+    Ok(())
+}

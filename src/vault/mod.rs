@@ -1,0 +1,61 @@
+//! An opened vault: the only handle that operations get.
+
+mod create;
+mod index;
+mod keys;
+mod owners;
+mod read;
+mod recipe;
+mod select;
+mod sign;
+mod signers;
+mod snapshots;
+mod state;
+mod write;
+
+pub use create::{Created, create};
+pub use index::{Index, Located};
+pub use keys::{OwnerKeys, SealerKeys};
+pub use owners::{Ask, Unlocking, Way};
+pub use read::{FileReader, Reader, resolve_path};
+pub use recipe::recovery_kit;
+pub use select::{Selector, select};
+pub use signers::SignerList;
+pub use snapshots::{Chain, Committed, Finding, Snapshot, load_snapshot};
+pub use state::StateDir;
+pub use write::{CommitFacts, Writer};
+
+use std::sync::Arc;
+
+use crate::{
+    error::{Error, Result},
+    format::Config,
+    store::{self, Key, Store},
+};
+
+/// Longest small public object accepted, in bytes.
+const PUBLIC_LEN_MAX: usize = 1 << 20;
+
+/// A vault whose configuration was read.
+#[derive(Clone)]
+pub struct Vault {
+    /// Where its objects are.
+    pub store: Arc<dyn Store>,
+    /// What `VAULT` says.
+    pub config: Config,
+}
+
+impl Vault {
+    /// Opens the vault in `store`.
+    ///
+    /// # Errors
+    /// `NoVault` if there is none, `Unsupported` if a newer coffre made it.
+    pub fn open(store: Arc<dyn Store>) -> Result<Self> {
+        let key = Key::fixed("VAULT");
+        if store.stat(&key)?.is_none() {
+            return Err(Error::no_vault(format!("no vault at {}", store.describe())).hint("check the path, or make one: coffre --vault PATH init"));
+        }
+        let config = Config::decode(&store::get_all(&*store, &key, PUBLIC_LEN_MAX)?)?;
+        Ok(Self { store, config })
+    }
+}

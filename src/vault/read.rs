@@ -1,0 +1,273 @@
+//! Trees, chunks and files by id: the read path. Right bytes or an error.
+
+use std::sync::{Arc, RwLock, atomic::{AtomicBool, Ordering}};
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::{ChunkId, ChunkList, ChunkRef, Content, Data, DIR_DEPTH_MAX, DomainKeys, Entry, Hole, Key32, Node},
+    pack::{Frame, FrameCache, FrameKey, PackReader, Unwrap},
+    vault::{Finding, Located, OwnerKeys, Snapshot, Vault, index::Index},
+};
+
+/// Reads the content of a vault. Shared by threads.
+pub struct Reader {
+    /// The vault.
+    pub vault: Vault,
+    /// The keys that open it.
+    pub owner: Arc<OwnerKeys>,
+    packs: PackReader,
+    frames: FrameCache,
+    index: RwLock<Index>,
+    trailers_read: AtomicBool,
+}
+
+impl Reader {
+    /// Opens the index; at most about `cache_bytes` of decoded frames are kept. Returns findings about the index too.
+    pub fn open(vault: Vault, owner: Arc<OwnerKeys>, cache_bytes: u64) -> Result<(Self, Vec<Finding>)> {
+        let packs = PackReader::new(vault.config.id, owner.identities());
+        let mut index = Index::default();
+        let findings = index.add_segments(&*vault.store, &meta(&owner))?;
+        let reader = Self { vault, owner, packs, frames: FrameCache::new(cache_bytes), index: RwLock::new(index), trailers_read: AtomicBool::new(false) };
+        Ok((reader, findings))
+    }
+
+    /// Takes up index segments that came since.
+    pub fn refresh(&self) -> Result<Vec<Finding>> {
+        self.index.write().expect("nobody panics while holding the index").add_segments(&*self.vault.store, &meta(&self.owner))
+    }
+
+    /// Runs `f` on the index.
+    pub fn with_index<T>(&self, f: impl FnOnce(&Index) -> T) -> T {
+        f(&self.index.read().expect("nobody panics while holding the index"))
+    }
+
+    /// Returns the raw bytes of a frame, past the cache, with the lengths of its chunks.
+    pub fn frame(&self, at: &Located) -> Result<Frame> {
+        let lens = self.with_index(|index| index.lens(at));
+        Ok(Frame::new(self.packs.frame(&*self.vault.store, &at.pack, &at.frame)?, lens.into_iter()))
+    }
+
+    /// Calls `f` with the verified bytes of chunk `id` under `key`.
+    ///
+    /// # Errors
+    /// `Missing` if no pack that is there holds it; `Corrupt` if what holds it fails a check.
+    ///
+    /// Cost: one ranged read and the decoding of a frame on a cache miss, a copy of nothing on a hit.
+    pub fn with_chunk<T>(&self, id: &ChunkId, key: &Key32, f: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        let mut f = Some(f);
+        let mut attempt = || self.try_chunk(id, key, &mut f);
+        match attempt() {
+            Err(e) if e.kind() == ErrorKind::Missing => {
+                // Sealed since the index was read, moved by a prune, or its segment is lost: look again, then look closer.
+                self.refresh()?;
+                match attempt() {
+                    Err(e) if e.kind() == ErrorKind::Missing && !self.trailers_read.swap(true, Ordering::SeqCst) => {
+                        self.index.write().expect("nobody panics while holding the index").add_from_trailers(&*self.vault.store, &self.packs)?;
+                        attempt()
+                    }
+                    other => other,
+                }
+            }
+            other => other,
+        }
+    }
+
+    fn try_chunk<T, F: FnOnce(&[u8]) -> T>(&self, id: &ChunkId, key: &Key32, f: &mut Option<F>) -> Result<T> {
+        let places: Vec<Located> = self.with_index(|index| index.locate(id).collect());
+        let mut failure = None;
+        for at in places {
+            let cached = FrameKey { pack: at.pack_number, frame: at.frame_number };
+            match self.frames.get(cached, || self.frame(&at)) {
+                Ok(frame) => {
+                    if let Some(bytes) = frame.chunk(at.chunk as usize, id, key) {
+                        return Ok(f.take().expect("called once, then returned")(bytes));
+                    }
+                    failure = Some(Error::corrupt(format!("chunk {} in pack {} is not what its name says", id.short(), at.pack.short())));
+                }
+                Err(e) => {
+                    self.packs.forget(&at.pack);
+                    failure = Some(e);
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::missing(format!("chunk {} is in no pack of the vault", id.short()))))
+    }
+
+    /// The keys of the domain that `snapshot` was sealed in.
+    pub fn keys(&self, snapshot: &Snapshot) -> Arc<DomainKeys> {
+        self.owner.domain(snapshot.manifest.domain)
+    }
+
+    /// Returns all entries of the directory whose node is `id`, sorted by name.
+    pub fn dir(&self, keys: &DomainKeys, id: &ChunkId) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        self.dir_into(keys, id, 0, &mut entries)?;
+        match entries.is_sorted_by(|a, b| a.name < b.name) {
+            true => Ok(entries),
+            false => Err(Error::corrupt(format!("directory node {} has its parts out of order", id.short()))),
+        }
+    }
+
+    fn dir_into(&self, keys: &DomainKeys, id: &ChunkId, depth: usize, out: &mut Vec<Entry>) -> Result<()> {
+        match self.with_chunk(id, &keys.tree, Node::decode)?? {
+            Node::Entries(mut entries) => out.append(&mut entries),
+            Node::Parts(_) if depth > 8 => return Err(Error::corrupt(format!("directory node {} is nested too deep", id.short()))),
+            Node::Parts(parts) => parts.iter().try_for_each(|(_, part)| self.dir_into(keys, part, depth + 1, out))?,
+        }
+        Ok(())
+    }
+
+    /// Returns the stored list of chunks, part `id` of a long one.
+    fn list_part(&self, keys: &DomainKeys, id: &ChunkId) -> Result<ChunkList> {
+        self.with_chunk(id, &keys.tree, ChunkList::from_bytes)?
+    }
+
+    /// Calls `each` with every chunk of `data`, in order.
+    pub fn each_chunk(&self, keys: &DomainKeys, data: &Data, mut each: impl FnMut(ChunkRef) -> Result<()>) -> Result<()> {
+        match data {
+            Data::Inline(_) => Ok(()),
+            Data::Chunks(list) => list.iter().try_for_each(each),
+            Data::Lists(parts) => parts.iter().try_for_each(|part| {
+                let list = self.list_part(keys, &part.id)?;
+                match list.content_len() == part.len {
+                    true => list.iter().try_for_each(&mut each),
+                    false => Err(Error::corrupt(format!("chunk list {} covers another length than its entry says", part.id.short()))),
+                }
+            }),
+        }
+    }
+
+    /// Fills `out` with the file's bytes from `offset` on; returns how many there were before its end.
+    pub fn read_file(&self, file: &FileReader, offset: u64, out: &mut [u8]) -> Result<usize> {
+        let end = file.size.min(offset.saturating_add(out.len() as u64));
+        let mut at = offset;
+        let mut holes = file.holes.iter().copied().skip_while(|h| h.offset + h.len <= offset).peekable();
+        // Bytes of data before `at`: all bytes less those of holes.
+        let mut data_at = offset - file.holes.iter().take_while(|h| h.offset < offset).map(|h| h.len.min(offset - h.offset)).sum::<u64>();
+        while at < end {
+            let (stop, is_hole) = match holes.peek() {
+                Some(hole) if hole.offset <= at => (hole.offset + hole.len, true),
+                Some(hole) => (hole.offset, false),
+                None => (end, false),
+            };
+            let stop = stop.min(end);
+            let part = &mut out[(at - offset) as usize..(stop - offset) as usize];
+            if is_hole {
+                part.fill(0);
+                holes.next();
+            } else {
+                self.read_data(file, data_at, part)?;
+                data_at += part.len() as u64;
+            }
+            at = stop;
+        }
+        Ok(end.saturating_sub(offset) as usize)
+    }
+
+    /// Fills `out` from the file's data, holes left out.
+    fn read_data(&self, file: &FileReader, offset: u64, out: &mut [u8]) -> Result<()> {
+        match file.data {
+            Data::Inline(bytes) => {
+                let range = usize::try_from(offset).ok().and_then(|start| bytes.get(start..start + out.len()));
+                out.copy_from_slice(range.ok_or_else(|| Error::corrupt("a file is shorter than its size"))?);
+                Ok(())
+            }
+            Data::Chunks(list) => self.read_list(file.keys, list, offset, out),
+            Data::Lists(parts) => {
+                let (mut start, mut filled) = (0, 0);
+                for part in parts {
+                    let end = start + part.len;
+                    let at = offset + filled as u64;
+                    if filled < out.len() && at < end && at >= start {
+                        let n = (end - at).min((out.len() - filled) as u64) as usize;
+                        self.read_list(file.keys, &self.list_part(file.keys, &part.id)?, at - start, &mut out[filled..filled + n])?;
+                        filled += n;
+                    }
+                    start = end;
+                }
+                if filled == out.len() { Ok(()) } else { Err(Error::corrupt("a file is shorter than its size")) }
+            }
+        }
+    }
+
+    fn read_list(&self, keys: &DomainKeys, list: &ChunkList, offset: u64, out: &mut [u8]) -> Result<()> {
+        let (mut start, mut filled) = (0u64, 0);
+        for chunk in list.iter() {
+            if filled == out.len() {
+                break;
+            }
+            let end = start + u64::from(chunk.len);
+            let at = offset + filled as u64;
+            if at < end {
+                let skip = (at - start) as usize;
+                let n = (chunk.len as usize - skip).min(out.len() - filled);
+                let to = &mut out[filled..filled + n];
+                let copied = self.with_chunk(&chunk.id, &keys.data, |bytes| match bytes.get(skip..skip + n) {
+                    Some(from) if bytes.len() == chunk.len as usize => {
+                        to.copy_from_slice(from);
+                        true
+                    }
+                    _ => false,
+                })?;
+                if !copied {
+                    return Err(Error::corrupt(format!("chunk {} has another length than its file says", chunk.id.short())));
+                }
+                filled += n;
+            }
+            start = end;
+        }
+        if filled == out.len() { Ok(()) } else { Err(Error::corrupt("a file is shorter than its size")) }
+    }
+}
+
+fn meta(owner: &OwnerKeys) -> Vec<Unwrap<'_>> {
+    owner.meta_identities().iter().map(|i| i as Unwrap).collect()
+}
+
+/// A regular file, ready to be read.
+#[derive(Clone, Copy)]
+pub struct FileReader<'a> {
+    keys: &'a DomainKeys,
+    size: u64,
+    data: &'a Data,
+    holes: &'a [Hole],
+}
+
+impl<'a> FileReader<'a> {
+    /// Reads the content of `entry`, if it is a regular file.
+    pub fn new(keys: &'a DomainKeys, entry: &'a Entry) -> Option<Self> {
+        match &entry.content {
+            Content::File { size, data, holes } => Some(Self { keys, size: *size, data, holes }),
+            _ => None,
+        }
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// Finds the entry at `path` (absolute or not; empty parts are skipped) in `snapshot`. `None` is the root itself.
+pub fn resolve_path(reader: &Reader, snapshot: &Snapshot, path: &[u8]) -> Result<Option<Entry>> {
+    let keys = reader.keys(snapshot);
+    let (mut node, mut found) = (Some(snapshot.manifest.root), None);
+    let missing = || {
+        Error::not_found(format!("{} is not in snapshot {}", String::from_utf8_lossy(path), snapshot.id.short()))
+            .hint("paths in a snapshot are the full paths of its sources: coffre snapshots shows them")
+    };
+    for (depth, part) in path.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".").enumerate() {
+        if depth > DIR_DEPTH_MAX {
+            return Err(missing());
+        }
+        let entries = reader.dir(&keys, &node.ok_or_else(missing)?)?;
+        let at = entries.binary_search_by(|e| (*e.name).cmp(part)).map_err(|_| missing())?;
+        let entry = entries.into_iter().nth(at).expect("just found");
+        node = match entry.content {
+            Content::Dir { node, .. } => Some(node),
+            _ => None,
+        };
+        found = Some(entry);
+    }
+    Ok(found)
+}

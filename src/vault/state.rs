@@ -1,0 +1,114 @@
+//! The state directory: what this host keeps about a vault, outside it.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
+
+use crate::{
+    error::{Error, Result},
+    format::{SnapshotId, SnapshotKey, VaultId, unhex},
+    sys,
+    vault::keys::SealerKeys,
+};
+
+/// Sealing keys, remembered heads, manifests of this host's own seals, the catalog. Mode 0700; nothing in it reads a vault.
+#[derive(Clone, Debug)]
+pub struct StateDir(PathBuf);
+
+impl StateDir {
+    /// The state of `vault` below `base`; nothing is created yet.
+    pub fn new(base: &Path, vault: VaultId) -> Self {
+        Self(base.join(vault.to_string()))
+    }
+
+    /// Creates the directory.
+    pub fn create(&self) -> Result<()> {
+        sys::create_private_dir(&self.0)
+            .map_err(|e| Error::io(format!("cannot create the state directory {}", self.0.display()), e).hint("set COFFRE_STATE_DIR to a directory that can be written"))
+    }
+
+    /// Where the catalog lies.
+    pub fn catalog(&self) -> PathBuf {
+        self.0.join("catalog")
+    }
+
+    /// Where this is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Takes the lock that sealing on this host holds.
+    pub fn lock(&self, wait: impl FnOnce(&str)) -> Result<sys::FileLock> {
+        sys::FileLock::take(&self.0.join("lock"), wait)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Zeroizing<String>>> {
+        match fs::read_to_string(self.0.join(name)) {
+            Ok(text) => Ok(Some(Zeroizing::new(text))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(format!("cannot read {}", self.0.join(name).display()), e)),
+        }
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.0.join(name);
+        sys::replace_durably(&path, bytes).map_err(|e| Error::io(format!("cannot write {}", path.display()), e))
+    }
+
+    /// The sealing keys of this host, if it has any.
+    pub fn sealer(&self) -> Result<Option<SealerKeys>> {
+        self.read("sealer")?.map(|text| SealerKeys::decode(&text)).transpose()
+    }
+
+    /// Keeps sealing keys.
+    pub fn keep_sealer(&self, keys: &SealerKeys) -> Result<()> {
+        self.create()?;
+        self.write("sealer", keys.encode().as_bytes())
+    }
+
+    /// The owner's public key as it was first seen.
+    pub fn pinned_owner(&self) -> Result<Option<String>> {
+        Ok(self.read("owner.pub")?.map(|text| text.trim().to_owned()))
+    }
+
+    /// Pins the owner's public key.
+    pub fn pin_owner(&self, key: &str) -> Result<()> {
+        self.create()?;
+        self.write("owner.pub", format!("{key}\n").as_bytes())
+    }
+
+    /// The newest snapshot of each sealer that this host has seen.
+    pub fn heads(&self) -> Result<BTreeMap<String, (u64, SnapshotId)>> {
+        let text = self.read("heads")?.unwrap_or_default();
+        let line = |line: &str| {
+            let mut words = line.split(' ');
+            let (sealer, seq, id) = (words.next()?, words.next()?.parse().ok()?, unhex(words.next()?)?);
+            Some((sealer.to_owned(), (seq, SnapshotId::from_bytes(id))))
+        };
+        Ok(text.lines().filter_map(line).collect())
+    }
+
+    /// Remembers the newest snapshots seen.
+    pub fn keep_heads(&self, heads: &BTreeMap<String, (u64, SnapshotId)>) -> Result<()> {
+        let text: String = heads.iter().map(|(sealer, (seq, id))| format!("{sealer} {seq} {id}\n")).collect();
+        self.write("heads", text.as_bytes())
+    }
+
+    /// Keeps the manifest of a seal of this host, so that it can list its own snapshots without an owner's key.
+    pub fn keep_manifest(&self, key: &SnapshotKey, id: &SnapshotId, manifest: &[u8]) -> Result<()> {
+        let folder = self.0.join("snapshots");
+        sys::create_private_dir(&folder).map_err(|e| Error::io(format!("cannot create {}", folder.display()), e))?;
+        self.write(&format!("snapshots/{}-{:010}", key.sealer, key.seq), &[&id.as_bytes()[..], manifest].concat())
+    }
+
+    /// The manifest of a seal of this host with snapshot id `id`, as CBOR, if it is kept.
+    pub fn manifest(&self, key: &SnapshotKey, id: &SnapshotId) -> Option<Vec<u8>> {
+        let bytes = fs::read(self.0.join(format!("snapshots/{}-{:010}", key.sealer, key.seq))).ok()?;
+        let (kept, manifest) = bytes.split_at_checked(32)?;
+        (kept == id.as_bytes()).then(|| manifest.to_vec())
+    }
+}

@@ -1,0 +1,179 @@
+//! The order of writes: packs → index segment → manifest → receipt → signature. Written once, here.
+//!
+//! The signature is the commit. A crash before it leaves objects that nothing names, never a snapshot that cannot be
+//! read. `docs/FORMAT.md` section 7; `tests/damage.rs` and `tests/crash.rs` hold it to that.
+
+use std::{collections::BTreeMap, sync::Mutex};
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::{ChunkId, Digest, Manifest, PackIndex, Problem, Receipt, Segment, SegmentPack, SnapshotId, SnapshotKey, Stats, digest},
+    pack::{self, SealedPack},
+    store::{self, Key},
+    vault::{PUBLIC_LEN_MAX, SealerKeys, SignerList, Vault},
+};
+
+/// How often a commit looks for another number when somebody took the one it wanted.
+const COMMIT_ATTEMPTS: usize = 16;
+
+/// What a seal knows at its end, for the manifest.
+#[derive(Clone, Debug)]
+pub struct CommitFacts {
+    /// When the seal began, ns since 1970.
+    pub time_ns: i128,
+    /// What was sealed.
+    pub sources: Vec<Vec<u8>>,
+    /// The root node.
+    pub root: ChunkId,
+    /// Counts; `stored_bytes` is filled in here.
+    pub stats: Stats,
+    /// Free facts.
+    pub labels: BTreeMap<String, String>,
+    /// What could not be taken as it was.
+    pub problems: Vec<Problem>,
+    /// Name of the host.
+    pub host: String,
+    /// Tags.
+    pub tags: Vec<String>,
+}
+
+/// Adds one snapshot to a vault.
+pub struct Writer<'a> {
+    vault: &'a Vault,
+    sealer: &'a SealerKeys,
+    stored: Mutex<Vec<SegmentPack>>,
+}
+
+/// A snapshot that was just committed.
+#[derive(Clone, Debug)]
+pub struct NewSnapshot {
+    /// Its place.
+    pub key: SnapshotKey,
+    /// Its id.
+    pub id: SnapshotId,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// The bytes of its manifest, in clear.
+    pub manifest_bytes: Vec<u8>,
+    /// The packs that it names.
+    pub packs: Vec<SegmentPack>,
+}
+
+impl<'a> Writer<'a> {
+    /// Writes as `sealer`.
+    pub fn new(vault: &'a Vault, sealer: &'a SealerKeys) -> Self {
+        Self { vault, sealer, stored: Mutex::default() }
+    }
+
+    /// Stores a pack durably; it becomes part of the snapshot that `commit` makes. Called from several threads.
+    pub fn put_pack(&self, pack: &SealedPack) -> Result<SegmentPack> {
+        self.vault.store.put(&Key::pack(&pack.digest), &pack.bytes)?;
+        let stored = SegmentPack { digest: pack.digest, stored_len: pack.bytes.len() as u64, index: pack.index.clone() };
+        self.stored().push(stored.clone());
+        Ok(stored)
+    }
+
+    /// Takes over a pack that an earlier seal of this host stored without committing, if it is still there whole.
+    pub fn adopt_pack(&self, digest: Digest, stored_len: u64, index: PackIndex) -> Result<bool> {
+        let there = self.vault.store.stat(&Key::pack(&digest))? == Some(stored_len);
+        if there {
+            self.stored().push(SegmentPack { digest, stored_len, index });
+        }
+        Ok(there)
+    }
+
+    fn stored(&self) -> std::sync::MutexGuard<'_, Vec<SegmentPack>> {
+        self.stored.lock().expect("nobody panics while holding the list")
+    }
+
+    /// Commits the snapshot. Every pack that it needs is durable by now.
+    pub fn commit(&self, facts: CommitFacts) -> Result<NewSnapshot> {
+        let store = &*self.vault.store;
+        let mut segment = Segment { packs: std::mem::take(&mut *self.stored()) };
+        segment.packs.sort_unstable_by_key(|p| p.digest);
+        let mut facts = facts;
+        facts.stats.stored_bytes += segment.packs.iter().map(|p| p.stored_len).sum::<u64>();
+        let public = self.public_objects()?;
+        let segment_line = match segment.packs.is_empty() {
+            true => None,
+            false => {
+                let plain = pack::compress(&segment.encode())?;
+                let bytes = pack::seal_whole(&[&self.sealer.meta, &self.sealer.index_identity().to_public()], &plain)?;
+                let key = Key::segment(self.sealer.domain, &digest(&bytes));
+                store.put(&key, &bytes)?;
+                Some((digest(&bytes), key))
+            }
+        };
+        for _ in 0..COMMIT_ATTEMPTS {
+            match self.try_commit(&facts, &segment, &public, segment_line.as_ref()) {
+                // A clone of this host took the number between our look and our write.
+                Err(e) if e.kind() == ErrorKind::Conflict => continue,
+                other => {
+                    let (key, id, manifest, manifest_bytes) = other?;
+                    return Ok(NewSnapshot { key, id, manifest, manifest_bytes, packs: segment.packs });
+                }
+            }
+        }
+        Err(Error::conflict(format!("another host seals as {} at the same moment, again and again", self.sealer.name))
+            .hint("give each host its own name: coffre seal --host NAME does not; enrol it with an owner's key"))
+    }
+
+    fn try_commit(&self, facts: &CommitFacts, segment: &Segment, public: &[(Digest, Key)], segment_line: Option<&(Digest, Key)>) -> Result<(SnapshotKey, SnapshotId, Manifest, Vec<u8>)> {
+        let store = &*self.vault.store;
+        let signers = SignerList::load(store, None)?;
+        let previous = self.vault.head(&signers, &self.sealer.name)?.map(|c| (c.key, c.id));
+        let key = SnapshotKey { sealer: self.sealer.name.clone(), seq: self.vault.last_seq(&self.sealer.name)? + 1 };
+        let manifest = Manifest {
+            vault: self.vault.config.id,
+            sealer: key.sealer.clone(),
+            seq: key.seq,
+            previous: previous.as_ref().map(|(_, id)| *id),
+            time_ns: facts.time_ns,
+            sources: facts.sources.clone(),
+            root: facts.root,
+            domain: self.sealer.domain,
+            new_packs: segment.packs.iter().map(|p| p.digest).collect(),
+            condemned_seen: 0,
+            stats: facts.stats,
+            labels: facts.labels.clone(),
+            tool: concat!("coffre ", env!("CARGO_PKG_VERSION")).to_owned(),
+            problems: facts.problems.clone(),
+            host: facts.host.clone(),
+            tags: facts.tags.clone(),
+        };
+        let manifest_bytes = manifest.encode();
+        let sealed = pack::seal_whole(&[&self.sealer.meta], &pack::compress(&manifest_bytes)?)?;
+        store.put(&Key::manifest(&key), &sealed)?;
+
+        let mut receipt = Receipt::default();
+        for (digest, key) in public {
+            receipt.push(*digest, key.as_str());
+        }
+        if let Some((place, id)) = &previous {
+            receipt.push(Digest::from_bytes(*id.as_bytes()), place.receipt());
+        }
+        receipt.push(digest(&sealed), key.manifest());
+        if let Some((digest, key)) = segment_line {
+            receipt.push(*digest, key.as_str());
+        }
+        for pack in &segment.packs {
+            receipt.push(pack.digest, Key::pack(&pack.digest).as_str());
+        }
+        let bytes = receipt.encode();
+        let signature = self.sealer.sign.sign(super::sign::RECEIPT, &bytes)?;
+        store.put(&Key::receipt(&key), &bytes)?;
+        store.put(&Key::signature(&key), &signature)?;
+        Ok((key, Receipt::id(&bytes), manifest, manifest_bytes))
+    }
+
+    /// The small public objects that every receipt names, with their hashes.
+    fn public_objects(&self) -> Result<Vec<(Digest, Key)>> {
+        let store = &*self.vault.store;
+        let mut keys: Vec<Key> = ["VAULT", "README.txt", "RESTORE.py"].map(Key::fixed).to_vec();
+        keys.retain(|key| store.stat(key).is_ok_and(|len| len.is_some()));
+        for folder in ["keys", "signers"] {
+            keys.extend(store::list_all(store, folder)?.into_iter().map(|(key, _)| key));
+        }
+        keys.into_iter().map(|key| Ok((digest(&store::get_all(store, &key, PUBLIC_LEN_MAX)?), key))).collect()
+    }
+}
