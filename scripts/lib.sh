@@ -100,11 +100,13 @@ seconds_since() {
 }
 
 # run COMMAND …: prints the command like a terminal, runs it, and prints how long it took.
-# The exit code is the command's.
-run() {
-    local start=$EPOCHREALTIME code=0
-    printf '\n$ %s\n' "$(quoted "$@")"
-    "$@" || code=$?
+# The exit code is the command's. run_with FILE COMMAND …: the same, with FILE as its input.
+run() { run_with '' "$@"; }
+run_with() {
+    local input=$1 start=$EPOCHREALTIME code=0
+    shift
+    printf '\n$ %s%s\n' "$(quoted "$@")" "${input:+ < $input}"
+    if [ -n "$input" ]; then "$@" <"$input" || code=$?; else "$@" || code=$?; fi
     printf '  [%s s' "$(seconds_since "$start")"
     [ "$code" -eq 0 ] || printf ', exit code %d' "$code"
     printf ']\n'

@@ -23,8 +23,8 @@ pub mod pack;
 pub mod vault;
 
 // what one can do
-//pub mod mount;
-//pub mod ops;
+pub mod mount;
+pub mod ops;
 
 // the face
 //pub mod cli;

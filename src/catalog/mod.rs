@@ -196,14 +196,14 @@ impl Catalog {
         guard(|| Ok(self.entries.get(name).map_err(failed)?.map(|v| v.to_vec())))
     }
 
-    /// Remembers a directory.
-    pub fn put_dir(&self, name: &[u8; 16], record: &[u8], entries: Option<&[u8]>) -> Result<()> {
-        guard(|| {
-            if let Some(entries) = entries {
-                self.entries.insert(name, entries).map_err(failed)?;
-            }
-            self.dirs.insert(name, record).map(drop).map_err(failed)
-        })
+    /// Remembers entries of a directory under their keyed name.
+    pub fn put_entries(&self, name: &[u8; 16], entries: &[u8]) -> Result<()> {
+        guard(|| self.entries.insert(name, entries).map(drop).map_err(failed))
+    }
+
+    /// Remembers a directory's short record.
+    pub fn put_dir(&self, name: &[u8; 16], record: &[u8]) -> Result<()> {
+        guard(|| self.dirs.insert(name, record).map(drop).map_err(failed))
     }
 
     /// Makes everything durable and notes `state`; catalogs of earlier generations go.

@@ -121,11 +121,19 @@ impl PackIndex {
         }
     }
 
+    /// Reads a body that stands alone.
+    pub fn from_body(bytes: &[u8]) -> Result<Self> {
+        let mut wire = Wire::new(bytes, "a pack's table");
+        let index = Self::decode_body(&mut wire)?;
+        wire.end()?;
+        Ok(index)
+    }
+
     /// Takes a body off the front of `wire`.
     ///
     /// # Errors
     /// `Corrupt` if lengths do not add up: each frame's chunks to its raw length, all frames' chunks to the table's.
-    pub fn decode_body(wire: &mut Wire) -> Result<Self> {
+    pub(super) fn decode_body(wire: &mut Wire) -> Result<Self> {
         let (nframes, nchunks) = (wire.u32()?, wire.u32()?);
         if nframes > PACK_ITEMS_MAX || nchunks > PACK_ITEMS_MAX {
             return Err(Error::corrupt("a pack's index has impossible counts"));

@@ -1,11 +1,14 @@
 //! Decompressed frames, bounded in bytes, each decoded once. The home of `quick_cache`.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    hash::Hash,
+    sync::{Arc, OnceLock},
+};
 
 use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
-    error::{Error, Result},
+    error::Result,
     format::{ChunkId, Key32},
 };
 
@@ -46,8 +49,22 @@ impl Frame {
         (known.get_or_init(|| key.chunk_id(bytes)) == id).then_some(bytes)
     }
 
-    /// Bytes this takes in memory.
-    pub fn weight(&self) -> u64 {
+    /// Whether chunk number `n` is `id` under `key`, looked at afresh.
+    pub fn is_chunk(&self, n: usize, id: &ChunkId, key: &Key32) -> bool {
+        let start = if n == 0 { 0 } else { self.chunks[n - 1].0 };
+        let bytes = self.chunks.get(n).and_then(|(end, _)| self.bytes.get(start as usize..*end as usize));
+        bytes.is_some_and(|bytes| key.chunk_id(bytes) == *id)
+    }
+}
+
+/// Things that know how much memory they take.
+pub trait Weigh {
+    /// Bytes.
+    fn weight(&self) -> u64;
+}
+
+impl Weigh for Frame {
+    fn weight(&self) -> u64 {
         (self.bytes.capacity() + self.chunks.len() * size_of::<(u32, OnceLock<ChunkId>)>() + 128) as u64
     }
 }
@@ -55,30 +72,30 @@ impl Frame {
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<FrameKey, Arc<Frame>> for ByBytes {
-    fn weight(&self, _: &FrameKey, frame: &Arc<Frame>) -> u64 {
-        frame.weight()
+impl<K, V: Weigh> Weighter<K, Arc<V>> for ByBytes {
+    fn weight(&self, _: &K, value: &Arc<V>) -> u64 {
+        value.weight().max(1)
     }
 }
 
-/// Frames by key, least useful out first.
-pub struct FrameCache(Cache<FrameKey, Arc<Frame>, ByBytes>);
+/// Values by key, at most so many bytes of them; the least useful go first.
+pub struct Bounded<K, V: Weigh>(Cache<K, Arc<V>, ByBytes>);
 
-impl FrameCache {
-    /// Holds at most about `bytes_max` bytes.
-    pub fn new(bytes_max: u64) -> Self {
-        let frames = usize::try_from(bytes_max >> 17).unwrap_or(0).max(16);
-        Self(Cache::with_weighter(frames, bytes_max, ByBytes))
+impl<K: Eq + Hash + Clone, V: Weigh> Bounded<K, V> {
+    /// Holds at most about `bytes_max` bytes, in values of about `bytes_each`.
+    pub fn new(bytes_max: u64, bytes_each: u64) -> Self {
+        let values = usize::try_from(bytes_max / bytes_each.max(1)).unwrap_or(0).max(16);
+        Self(Cache::with_weighter(values, bytes_max, ByBytes))
     }
 
-    /// Returns the frame, decoding it with `load` unless it is here. Threads that ask for a frame which another one
-    /// is decoding wait for that one.
-    pub fn get(&self, key: FrameKey, load: impl FnOnce() -> Result<Frame>) -> Result<Arc<Frame>> {
-        self.0.get_or_insert_with(&key, || load().map(Arc::new)).map_err(|e: Error| e)
+    /// Returns the value, making it with `load` unless it is here. Threads that ask for a value which another one is
+    /// making wait for that one.
+    pub fn get(&self, key: K, load: impl FnOnce() -> Result<V>) -> Result<Arc<V>> {
+        self.0.get_or_insert_with(&key, || load().map(Arc::new))
     }
 
-    /// Whether the frame is here.
-    pub fn contains(&self, key: FrameKey) -> bool {
-        self.0.peek(&key).is_some()
+    /// Whether the value is here.
+    pub fn contains(&self, key: &K) -> bool {
+        self.0.peek(key).is_some()
     }
 }

@@ -8,7 +8,7 @@ mod frame;
 mod reader;
 mod writer;
 
-pub use cache::{Frame, FrameCache, FrameKey};
+pub use cache::{Bounded, Frame, FrameKey, Weigh};
 pub use cipher::{Identity, Recipient, StreamHead, identity_from_bytes, open_whole, seal_whole};
 pub use frame::{Compressor, compress, decompress};
 pub use reader::PackReader;

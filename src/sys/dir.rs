@@ -201,3 +201,8 @@ pub fn open_file(dir: &Dir, name: &[u8]) -> std::result::Result<(File, Stat), Er
     let stat = statx(&file, c"", AtFlags::EMPTY_PATH, STAT).map(|s| Stat::from_statx(&s))?;
     Ok((File::from(file), stat))
 }
+
+/// Stat of an open file.
+pub fn stat_of_file(file: &File) -> std::result::Result<Stat, Errno> {
+    statx(file, c"", AtFlags::EMPTY_PATH, STAT).map(|s| Stat::from_statx(&s))
+}

@@ -16,11 +16,11 @@ mod time;
 
 pub use clock::{Clock, SimClock, SystemClock};
 pub use daemon::{Readiness, daemonise};
-pub use dir::{Dir, FileType, Found, Stat, open_file};
+pub use dir::{Dir, FileType, Found, Stat, open_file, stat_of_file};
 pub use file::{create_durably, create_private_dir, read_at, replace_durably, sync_dir, sync_file_and_dir, write_private};
 pub use lock::FileLock;
-pub use meta::{Names, SparseMap, map_sparse, xattrs_of_fd, xattrs_of_name};
-pub use mounts::{MountInfo, detach, mount_at, mounts, set_read_ahead, unmount};
-pub use process::{available_cores, host_name, is_root, peak_memory_bytes, raise_file_limit, random, run_for_line, warn_of_readable};
+pub use meta::{Names, SparseMap, Xattrs, map_sparse, xattrs_of_fd, xattrs_of_name};
+pub use mounts::{MountInfo, detach, is_alive, mount_at, mounts, set_read_ahead, unmount};
+pub use process::{available_cores, effective_ids, host_name, is_root, peak_memory_bytes, raise_file_limit, random, run_for_line, warn_of_readable};
 pub use signal::{Cancel, catch_signals, wait_for_signal};
 pub use time::{parse_moment, utc_name, utc_text};

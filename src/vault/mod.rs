@@ -14,16 +14,16 @@ mod state;
 mod write;
 
 pub use create::{Created, create};
-pub use index::{Index, Located};
+pub use index::{Index, Located, read_segment};
 pub use keys::{OwnerKeys, SealerKeys};
 pub use owners::{Ask, Unlocking, Way};
 pub use read::{FileReader, Reader, resolve_path};
 pub use recipe::recovery_kit;
 pub use select::{Selector, select};
 pub use signers::SignerList;
-pub use snapshots::{Chain, Committed, Finding, Snapshot, load_snapshot};
+pub use snapshots::{Chain, Committed, Finding, Snapshot, from_manifest, load_snapshot, sort};
 pub use state::StateDir;
-pub use write::{CommitFacts, Writer};
+pub use write::{CommitFacts, NewSnapshot, Writer};
 
 use std::sync::Arc;
 

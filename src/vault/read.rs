@@ -4,9 +4,10 @@ use std::sync::{Arc, RwLock, atomic::{AtomicBool, Ordering}};
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::{ChunkId, ChunkList, ChunkRef, Content, Data, DIR_DEPTH_MAX, DomainKeys, Entry, Hole, Key32, Node},
-    pack::{Frame, FrameCache, FrameKey, PackReader, Unwrap},
-    vault::{Finding, Located, OwnerKeys, Snapshot, Vault, index::Index},
+    format::{ChunkId, ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Digest, DomainKeys, Entry, Hole, Key32, Node, PackIndex, PackKind},
+    store,
+    pack::{Bounded, Frame, FrameKey, PackReader, Unwrap},
+    vault::{Finding, Located, OwnerKeys, Snapshot, Vault, index::{Index, read_segment}},
 };
 
 /// Reads the content of a vault. Shared by threads.
@@ -16,7 +17,7 @@ pub struct Reader {
     /// The keys that open it.
     pub owner: Arc<OwnerKeys>,
     packs: PackReader,
-    frames: FrameCache,
+    frames: Bounded<FrameKey, Frame>,
     index: RwLock<Index>,
     trailers_read: AtomicBool,
 }
@@ -27,7 +28,7 @@ impl Reader {
         let packs = PackReader::new(vault.config.id, owner.identities());
         let mut index = Index::default();
         let findings = index.add_segments(&*vault.store, &meta(&owner))?;
-        let reader = Self { vault, owner, packs, frames: FrameCache::new(cache_bytes), index: RwLock::new(index), trailers_read: AtomicBool::new(false) };
+        let reader = Self { vault, owner, packs, frames: Bounded::new(cache_bytes, 1 << 17), index: RwLock::new(index), trailers_read: AtomicBool::new(false) };
         Ok((reader, findings))
     }
 
@@ -45,6 +46,30 @@ impl Reader {
     pub fn frame(&self, at: &Located) -> Result<Frame> {
         let lens = self.with_index(|index| index.lens(at));
         Ok(Frame::new(self.packs.frame(&*self.vault.store, &at.pack, &at.frame)?, lens.into_iter()))
+    }
+
+    /// Returns the raw bytes of a frame, past cache and index.
+    pub fn frame_of(&self, at: &Located, lens: impl Iterator<Item = u32>) -> Result<Frame> {
+        Ok(Frame::new(self.packs.frame(&*self.vault.store, &at.pack, &at.frame)?, lens))
+    }
+
+    /// Returns the kind and the table of a pack from its own bytes.
+    pub fn pack_index(&self, pack: &Digest) -> Result<(PackKind, PackIndex)> {
+        self.packs.index(&*self.vault.store, pack)
+    }
+
+    /// The chunks that the index segments place in a pack.
+    pub fn ids_of(&self, pack: &Digest) -> Result<Vec<ChunkId>> {
+        let identities = meta(&self.owner);
+        let mut ids = Vec::new();
+        for (key, _) in store::list_all(&*self.vault.store, "index")? {
+            // A segment that cannot be read is a finding of its own.
+            if let Ok(segment) = read_segment(&*self.vault.store, &key, &identities) {
+                let packs = segment.packs.iter().filter(|p| p.digest == *pack);
+                ids.extend(packs.flat_map(|p| p.index.chunks.iter().map(|(id, _)| *id)));
+            }
+        }
+        Ok(ids)
     }
 
     /// Calls `f` with the verified bytes of chunk `id` under `key`.

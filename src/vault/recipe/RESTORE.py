@@ -11,37 +11,46 @@ SNAPSHOT   sealer/seq, as in snaps/; without it the newest one
 --keep-damaged   keep files of which a part is lost, with zeros for that part; else they are removed
 
 Run it as root to get owners, devices and file capabilities back. Exit status: 0 everything is
-restored, 4 something is missing and listed, 1 nothing could be done.
+restored, 4 something is missing or wrong and listed, 1 nothing could be done.
 
 How to do it by hand, if even this script does not run any more:
 
- 1. age -d -i IDENTITY keys/owner-0001-age.age > id      The vault's own keys, an age identity file.
- 2. age -d -i id snaps/SEALER/SEQ.age | zstd -dc         The manifest, one CBOR map (RFC 8949). Key 7 is
-                                                         the id of the root directory's node.
- 3. age -d -i id packs/ab/....age | zstd -dc             The chunks of a pack, one after the other. Their
+ 1. age -d -i IDENTITY keys/owner-0001-age.age > id     The vault's own keys, an age identity file.
+ 2. age -d -i id snaps/SEALER/SEQ.age | zstd -dc        The manifest, one CBOR map (RFC 8949). Its key 7
+                                                        is the id of the root directory's node.
+ 3. age -d -i id packs/ab/....age | zstd -dc            The chunks of a pack, one after the other. Their
     ids and lengths are in the table `CFIX` near the end of what age prints; the last 32 bytes say where.
- 4. A node is a chunk: a CBOR list of names, each with its metadata. A directory holds the id of its own
-    node (key 8), a file the ids and lengths of its chunks in order (key 7), with holes between (key 13).
+ 4. A node is a chunk too: CBOR, the entries of one directory. An entry of a directory holds the id of its
+    own node (key 8), that of a file the ids and lengths of its chunks in order (key 7), and holes (key 13).
 """
 import argparse, collections, errno, glob, os, re, shutil, signal, stat, struct, subprocess, sys, tempfile, time
+from subprocess import DEVNULL, PIPE, Popen
 
 DATA, META = 1, 2  # kinds of packs
-SKIPPABLE = struct.pack("<I", 0x184D2A5C)  # magic of the zstd frames that `zstd -d` steps over
-PACK_LEN_BYTES_MAX = 256 << 20  # a decrypted pack is held in memory; Coffre makes them at most 32 MiB
-OPEN_FILES_MAX = 128
-DIR_DEPTH_MAX = 4096
-# Keys of an entry in a node; the others (names of owners, ctime, source inode ...) cannot be restored.
+MAGIC = struct.pack("<I", 0x184D2A5C)  # starts a zstd frame that `zstd -d` steps over
+# Keys of an entry in a node. The others (names of owners, ctime, source inode ...) cannot be restored.
 NAME, MODE, UID, GID, MTIME, SIZE, LINK, CHUNKS, NODE, TARGET, DEVICE, XATTRS = range(12)
 HOLES, INLINE, CHUNK_LISTS = 13, 14, 20
-ACL = b"system.posix_acl_"
+SCRATCH = """
+    PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;
+    CREATE TABLE pack  (number INTEGER PRIMARY KEY, name TEXT);
+    CREATE TABLE place (id BLOB, pack INTEGER);           -- which pack holds a chunk
+    CREATE TABLE node  (id BLOB PRIMARY KEY, raw BLOB);   -- the chunks of the meta packs read so far
+    CREATE TABLE file  (number INTEGER PRIMARY KEY, path BLOB, inode TEXT);
+    CREATE TABLE link  (inode TEXT, path BLOB);           -- the names of each file that has several
+    CREATE TABLE piece (id BLOB, length INTEGER, file INTEGER, offset INTEGER);  -- what is still to be written
+    CREATE INDEX link_by_inode ON link (inode);"""
 
 
 class Fatal(Exception):
-    """Nothing more can be done; args: what happened, and perhaps a hint."""
+    """Nothing more can be done. Holds what happened, and a hint."""
 
 
 class Damage(Exception):
     """One object or entry is not what it should be; the rest may be fine."""
+
+
+MALFORMED = (Damage, LookupError, TypeError, ValueError, OverflowError, struct.error)
 
 
 def say(text):
@@ -49,27 +58,33 @@ def say(text):
 
 
 def show(path):
-    """A name for the screen: any bytes, but no control characters."""
+    """A name for the screen: it may hold any bytes, but no control characters reach the terminal."""
     text = path.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-# ---- CBOR: definite lengths, shortest forms, maps with sorted keys; nothing else is ever stored ----
+def need(condition, complaint):
+    if not condition:
+        raise Damage(complaint)
+
+
+def first_line(output):
+    return (output or b"").decode(errors="replace").strip().split("\n")[0] or "it failed"
+
+
+# ---- CBOR: definite lengths, shortest numbers, sorted maps; nothing else is ever stored ----
 
 def decode(data):
     try:
         value, end = decode_item(data, 0, 0)
-    except (IndexError, UnicodeDecodeError) as e:
-        raise Damage("CBOR ends early or is garbled") from e
-    if end != len(data) or not isinstance(value, dict) or value.get(0) != 1:
-        raise Damage("not a CBOR map of version 1")
+    except (IndexError, UnicodeDecodeError):
+        raise Damage("its CBOR is garbled") from None
+    need(end == len(data) and isinstance(value, dict) and value.get(0) == 1, "it is not a CBOR map of version 1")
     return known(value)
 
 
 def known(fields):
-    """Refuses keys from 128 up: they change the meaning of the rest."""
-    if max(fields) >= 128:
-        raise Damage("written by a newer Coffre: field %d" % max(fields))
+    need(max(fields) < 128, "it has field %d, of a newer Coffre" % max(fields))  # below 128: may be ignored
     return fields
 
 
@@ -77,206 +92,207 @@ def decode_item(data, at, depth):
     major, n = data[at] >> 5, data[at] & 31
     at += 1
     if n >= 24:
+        need(n < 28, "its CBOR has no definite length")
         width = 1 << (n - 24)
         n = int.from_bytes(data[at:at + width], "big")
         at += width
-        if width > 8 or (n < 24 if width == 1 else n >> 4 * width == 0):
-            raise Damage("CBOR with an indefinite or overlong number")
+        need(n >= 24 if width == 1 else n >> 4 * width, "its CBOR has an overlong number")
     if major < 2:
         return (n if major == 0 else -1 - n), at
     if major < 4:
-        if at + n > len(data):
-            raise IndexError
-        raw = data[at:at + n]
-        return (raw if major == 2 else raw.decode()), at + n
-    if major > 5 or depth > 8:
-        raise Damage("CBOR of a kind that is never used")
-    if major == 4:
-        items = []
-        for _ in range(n):
-            value, at = decode_item(data, at, depth + 1)
-            items.append(value)
-        return items, at
-    fields, last = {}, b""
+        need(at + n <= len(data), "its CBOR ends early")
+        return (data[at:at + n] if major == 2 else data[at:at + n].decode()), at + n
+    need(major < 6 and depth < 8, "its CBOR is of a kind that is never used")
+    items, fields, last_key = [], {}, b""
     for _ in range(n):
         start = at
-        key, at = decode_item(data, at, depth + 1)
-        if data[start:at] <= last or not isinstance(key, (int, str)):
-            raise Damage("CBOR map with unsorted keys")
-        last = data[start:at]
-        fields[key], at = decode_item(data, at, depth + 1)
-    return fields, at
+        item, at = decode_item(data, at, depth + 1)
+        if major == 4:
+            items.append(item)
+            continue
+        need(data[start:at] > last_key and isinstance(item, (int, str)), "its CBOR has unsorted keys")
+        last_key = data[start:at]
+        fields[item], at = decode_item(data, at, depth + 1)
+    return (items if major == 4 else fields), at
 
 
-# ---- The vault: what `age -d OBJECT | zstd -dc` says ----
+# ---- The vault: keys, snapshots, and which pack holds what ----
 
 class Vault:
     def __init__(self, root, private, check):
         self.root, self.identity, self.check = root, os.path.join(private, "id"), check
-        self.trouble = False  # something is wrong that no lost file tells of
-        self.bad, self.indexed = {}, set()  # packs by name: why unreadable; told of by an index segment
-        lines = [line.split(" ") for line in self.text("VAULT").splitlines()]
-        if lines[:1] != [["coffre-vault", "1"]] or any(line[0] == "need" for line in lines):
+        self.trouble = False  # something is wrong that no list of lost files tells of
+        self.bad, self.read, self.indexed, self.scanned = {}, set(), set(), False  # packs, by name
+        lines = [line.split(" ") for line in self.bytes("VAULT").decode().splitlines()]
+        if lines[0] != ["coffre-vault", "1"] or any(line[0] == "need" for line in lines):
             raise Fatal("this vault has a format that this script does not know", "use a newer Coffre")
         self.id = bytes.fromhex(next(line[1] for line in lines if line[0] == "id"))
 
-    def text(self, name):
-        with open(os.path.join(self.root, name), encoding="utf-8", errors="replace") as f:
+    def bytes(self, name):
+        with open(os.path.join(self.root, name), "rb") as f:
             return f.read()
 
     def files(self, pattern):
-        """Names below the vault, sorted; glob leaves out the unfinished, which start with a dot."""
+        """Names in the vault, sorted. glob leaves out unfinished writes, since these start with a dot."""
         return sorted(os.path.relpath(p, self.root) for p in glob.glob(os.path.join(glob.escape(self.root), pattern)))
+
+    def run(self, *argv, data=b"", stdout=PIPE):
+        return subprocess.run(argv, input=data, stdout=stdout, stderr=PIPE, cwd=self.root)
 
     def warn(self, text):
         self.trouble = True
         say("warning: " + text)
 
-    def run(self, argv, data=b""):
-        return subprocess.run(argv, input=data, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self.root)
-
-    def age(self, path):
-        return ["age", "-d", "-i", self.identity, path]
-
     def open_keys(self, given):
-        """Leaves the vault's own identities (data, meta, perhaps older pairs) in self.identity."""
-        keys = None
-        if given in ("-", "passphrase"):
-            kind, how = "keys/owner-*-passphrase.age", ["age", "-d"]
-        else:
-            kind, how = "keys/owner-*.age", ["age", "-d", "-i", os.path.abspath(given)]
-            with open(given, "rb") as f:
-                keys = f.read(1 << 20)
-            if b"# coffre-vs " not in keys:
-                keys = None
-        seen, errors = set(), []
-        # Each key file has a second copy: being the way to everything else, it must not be lost.
-        for path in [p for name in sorted(set(self.files(kind)) | {p[7:] for p in self.files("parity/" + kind)})
-                     for p in (name, "parity/" + name)]:
-            if keys or not os.path.isfile(os.path.join(self.root, path)):
+        """Leaves the vault's own identities in a file: data, meta, perhaps older pairs."""
+        ask = given in ("-", "passphrase")
+        keys = b"" if ask else self.bytes(os.path.abspath(given))
+        pattern = "keys/owner-*-passphrase.age" if ask else "keys/owner-*.age"
+        names = {os.path.basename(path) for path in self.files(pattern) + self.files("parity/" + pattern)}
+        tried, errors = set(), []
+        # Every key file has a second copy in parity/: without it, all the rest would be lost with it.
+        for path in [place + name for name in sorted(names) for place in ("keys/", "parity/keys/")]:
+            sealed = self.bytes(path) if os.path.isfile(os.path.join(self.root, path)) else None
+            if b"# coffre-vs " in keys or sealed is None or sealed in tried:
                 continue
-            with open(os.path.join(self.root, path), "rb") as f:
-                sealed = f.read()
-            if sealed in seen:
-                continue
-            seen.add(sealed)
+            tried.add(sealed)
             say("opening " + path)
-            # age asks on the terminal by itself; what it says about keys that do not fit can wait.
-            age = subprocess.run(how + [path], cwd=self.root, stdout=subprocess.PIPE,
-                                 stderr=None if len(how) == 2 else subprocess.PIPE)
-            if age.returncode == 0 and b"# coffre-vs " in age.stdout:
-                keys = age.stdout
-            else:
-                errors.append("%s: %s" % (path, first_line(age.stderr)))
-        if not keys:
-            raise Fatal("no key file of the vault was opened" + "".join("\n  " + e for e in errors),
-                        "IDENTITY must open one of keys/owner-*.age; see README.txt")
-        if b"vault " + self.id.hex().encode() not in keys:
-            raise Fatal("these keys belong to another vault", "compare the first line of VAULT's id with theirs")
+            # age asks on the terminal by itself. What it says about keys that do not fit is kept for later.
+            how = ["age", "-d"] if ask else ["age", "-d", "-i", os.path.abspath(given)]
+            age = subprocess.run(how + [path], cwd=self.root, stdout=PIPE, stderr=None if ask else PIPE)
+            keys = age.stdout if age.returncode == 0 else b""
+            errors.append("\n  %s: %s" % (path, first_line(age.stderr)))
+        if b"# coffre-vs " not in keys:
+            raise Fatal("no key file of the vault was opened" + "".join(errors),
+                        "IDENTITY must be what opens one of keys/owner-*.age; README.txt says more")
+        if b"of vault " + self.id.hex().encode() not in keys:
+            raise Fatal("these keys are of another vault", "compare `id` in VAULT with their first line")
         with open(os.open(self.identity, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
             f.write(b"\n".join(re.findall(rb"^AGE-SECRET-KEY-1\w+", keys, re.M)) + b"\n")
 
-    def read(self, path):
-        """The plain content of one small object."""
-        age = self.run(self.age(path))
-        zstd = self.run(["zstd", "-dc"], age.stdout)
-        if age.returncode or zstd.returncode:
-            raise Damage("%s: %s" % (path, first_line(age.stderr if age.returncode else zstd.stderr)))
-        return zstd.stdout
+    def manifest(self, sealer, seq):
+        path = "snaps/%s/%s.age" % (sealer, seq)
+        age = self.run("age", "-d", "-i", self.identity, path)
+        need(age.returncode == 0, "%s: %s" % (path, first_line(age.stderr)))
+        manifest = decode(self.run("zstd", "-dc", data=age.stdout).stdout)
+        need([manifest[key] for key in (1, 2, 3)] == [self.id, sealer, int(seq)], path + " belongs elsewhere")
+        return manifest
+
+    def choose(self, wanted):
+        """The snapshot to restore: (sealer, seq, manifest). A snapshot exists once its receipt is signed."""
+        found = collections.defaultdict(list)
+        for path in self.files("snaps/*/*.b3.sig"):
+            found[path.split("/")[1]].append(path.split("/")[2][:-7])
+        if wanted:
+            sealer, _, seq = wanted.rpartition("/")
+            if seq.zfill(10) not in found[sealer]:
+                newest = ["%s/%s" % (sealer, seqs[-1]) for sealer, seqs in sorted(found.items()) if seqs]
+                raise Fatal("there is no snapshot " + wanted, "the newest are: " + ", ".join(newest))
+            return sealer, seq.zfill(10), self.manifest(sealer, seq.zfill(10))
+        readable = []
+        for sealer, seqs in found.items():
+            for seq in reversed(seqs):  # a sealer's numbers only grow; among sealers, time decides
+                try:
+                    readable.append((sealer, seq, self.manifest(sealer, seq)))
+                    break
+                except MALFORMED as e:
+                    self.warn("snapshot %s/%s cannot be read, trying the one before: %s" % (sealer, seq, e))
+        if not readable:
+            raise Fatal("there is no snapshot that can be read", "is this a whole copy of the vault?")
+        return max(readable, key=lambda snapshot: snapshot[2][5])
+
+    def check_receipt(self, sealer, seq):
+        """Who vouches for this snapshot? A restore goes on either way, but says so."""
+        manifest, receipt = "snaps/%s/%s.age" % (sealer, seq), "snaps/%s/%s.b3" % (sealer, seq)
+        lists = [p for p in self.files("signers/allowed_signers*") if re.search(r"signers(\.\d+)?$", p)]
+        if not shutil.which("ssh-keygen") or not shutil.which("b3sum") or not lists:
+            return say("note: the signature is not checked; that takes ssh-keygen and b3sum")
+        newest = max(lists, key=lambda p: int("0" + p.partition(".")[2]))
+        text = self.bytes(receipt)
+        verify = self.run("ssh-keygen", "-Y", "verify", "-f", newest, "-I", sealer, "-n", "coffre-receipt-v1",
+                          "-s", receipt + ".sig", data=text)
+        if verify.returncode:
+            self.warn("the signature of %s is NOT good: %s" % (receipt, first_line(verify.stderr or verify.stdout)))
+        elif self.run("b3sum", manifest).stdout not in text.splitlines(True):
+            self.warn("%s is NOT the manifest that was signed" % manifest)
+        else:
+            say("the signature of %s is good" % receipt)
+        for line in self.run("b3sum", "-c", "--quiet", receipt).stdout.decode().splitlines() if self.check else ():
+            self.warn("%s: %s" % (receipt, line))
 
     def open_pack(self, name, kind=None):
-        """Decrypts a pack; returns a file of its plaintext, and its table of chunks [(id, length)].
+        """Decrypts a pack. Returns a file of its plaintext, and its table of chunks: [(id, length)].
 
-        The table comes from inside the pack, where age has proved it; index segments are only hints.
+        The table is the one inside the pack, which age has authenticated; index segments are only hints.
         """
         path = "packs/%s/%s.age" % (name[:2], name)
-        if not os.path.isfile(os.path.join(self.root, path)):
-            raise Damage(path + " is missing")
-        if os.path.getsize(os.path.join(self.root, path)) > PACK_LEN_BYTES_MAX:
-            raise Damage(path + " is larger than any pack")
-        if self.check and self.run(["b3sum", "--no-names", path]).stdout.strip().decode() != name:
-            raise Damage(path + " does not match its name")
-        # In memory where Linux allows it, so that plaintext does not reach another disk than that of DEST.
-        plain = open(os.memfd_create("pack"), "w+b", 0) if hasattr(os, "memfd_create") else tempfile.TemporaryFile(buffering=0)
-        age = subprocess.run(self.age(path), stdin=subprocess.DEVNULL, stdout=plain, stderr=subprocess.PIPE, cwd=self.root)
-        if age.returncode:
-            raise Damage("%s: %s" % (path, first_line(age.stderr)))
+        need(os.path.isfile(os.path.join(self.root, path)), path + " is missing")
+        need(not self.check or self.run("b3sum", "--no-names", path).stdout.decode().strip() == name,
+             path + " does not match its name")
+        # A file in memory, where there is such a thing: plaintext shall reach no disk but that of DEST.
+        plain = open(os.memfd_create("pack"), "w+b", 0) if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
+        age = self.run("age", "-d", "-i", self.identity, path, stdout=plain)
+        need(age.returncode == 0, "%s: %s" % (path, first_line(age.stderr)))
         size = plain.seek(0, 2)
         part = lambda offset, length: os.pread(plain.fileno(), length, offset)
         head, tail = part(0, 32), part(max(size - 32, 0), 32)
-        if size < 84 or head[:12] != SKIPPABLE + b"\x18\0\0\0CFP1" or head[16:] != self.id:
-            raise Damage(path + " is not a pack of this vault")
-        if kind not in (None, head[12]):
-            raise Damage(path + " holds the other kind of chunks")
+        need(size > 84 and head[:12] == MAGIC + b"\x18\0\0\0CFP1" and tail[:12] == MAGIC + b"\x18\0\0\0CFTR",
+             path + " is not a pack")
+        need(head[16:] == self.id, path + " is of another vault")
+        need(kind in (None, head[12]), path + " is of the wrong kind")
         start, length, plain_len = struct.unpack("<QIQ", tail[12:])
-        table = part(start, length) if start + length <= size - 32 else b""
-        if tail[:12] != SKIPPABLE + b"\x18\0\0\0CFTR" or plain_len != size or len(table) < 20 \
-                or table[:12] != SKIPPABLE + struct.pack("<I", length - 8) + b"CFIX":
-            raise Damage(path + " has no table of chunks")
+        need(plain_len == size and start + length <= size - 32 and length >= 20, path + " has a bad trailer")
+        table = part(start, length)
+        need(table[:12] == MAGIC + struct.pack("<I", length - 8) + b"CFIX", path + " has no table of chunks")
         frames, chunks = cut_table(table[12:])
         at, n = 32, 0
-        for offset, clen, rlen, count, base in frames:
-            if offset != at or base or sum(size for _, size in chunks[n:n + count]) != rlen:
-                raise Damage(path + " has a table that does not add up")
-            at, n = at + clen, n + count
-        if at != start or n != len(chunks):
-            raise Damage(path + " has a table that does not add up")
+        for offset, stored, raw, count, base in frames:
+            need(offset == at and base == 0 and raw == sum(length for _, length in chunks[n:n + count]),
+                 path + " has a table that does not add up")
+            at, n = at + stored, n + count
+        need(at == start and n == len(chunks), path + " has a table that does not add up")
         plain.seek(0)
         return plain, chunks
 
     def chunks(self, name, kind):
-        """Yields (id, bytes) of each chunk of a pack, in order."""
+        """Yields (id, bytes) of each chunk of a pack: the output of `zstd -dc`, cut by the table."""
         plain, table = self.open_pack(name, kind)
-        zstd = subprocess.Popen(["zstd", "-dc"], stdin=plain, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=1 << 20)
-        with plain, zstd.stdout:
+        with plain, Popen(["zstd", "-dc"], stdin=plain, stdout=PIPE, stderr=DEVNULL, bufsize=1 << 20) as zstd:
             for chunk, length in table:
                 raw = zstd.stdout.read(length)
-                if len(raw) != length:
-                    raise Damage("pack %s holds less than its table says" % name)
+                need(len(raw) == length, "pack %s holds less than its table says" % name)
                 yield chunk, raw
-            if zstd.stdout.read(1) or zstd.wait():
-                raise Damage("pack %s holds more than its table says" % name)
+            need(not zstd.stdout.read(1) and zstd.wait() == 0, "pack %s holds more than its table says" % name)
 
-    def read_segment(self, path):
-        """Yields (pack name, [id of each chunk]) from an index segment, without holding it in memory."""
-        age = subprocess.Popen(self.age(path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=self.root)
-        zstd = subprocess.Popen(["zstd", "-dc"], stdin=age.stdout, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=1 << 20)
-        age.stdout.close()
-        with zstd.stdout as out:
-            good = out.read(5) == b"CFIX1"
-            while good:
-                head = out.read(48)  # digest, stored size, number of frames, number of chunks
-                if len(head) < 48:
-                    good = not head
+    def segment(self, path):
+        """Yields (pack, [ids of its chunks]) from an index segment, which may be too large for memory."""
+        age = Popen(["age", "-d", "-i", self.identity, path], stdout=PIPE, stderr=DEVNULL, cwd=self.root)
+        with age, Popen(["zstd", "-dc"], stdin=age.stdout, stdout=PIPE, stderr=DEVNULL, bufsize=1 << 20) as zstd:
+            head = b"" if zstd.stdout.read(5) == b"CFIX1" else b"?"
+            while not head:
+                head = zstd.stdout.read(48)  # the pack's digest and size, its numbers of frames and chunks
+                if len(head) == 48:
+                    frames, chunks = struct.unpack("<II", head[40:])
+                    body = head[40:] + zstd.stdout.read(20 * frames + 36 * chunks)
+                    yield head[:32].hex(), [chunk for chunk, _ in cut_table(body)[1]]
+                    head = b""
+                elif not head:
                     break
-                frames, chunks = struct.unpack("<II", head[40:])
-                table = out.read(20 * frames + 36 * chunks)
-                yield head[:32].hex(), [chunk for chunk, _ in cut_table(head[40:] + table)[1]]
-        if zstd.wait() + age.wait() or not good:
-            raise Damage(path + " is damaged")
+            need(not head and zstd.wait() == 0 and age.wait() == 0, path + " is damaged")
 
-    def open_places(self, scratch):
-        """Notes which pack holds which chunk, in a scratch database that has room for large vaults."""
-        os.environ["SQLITE_TMPDIR"] = scratch  # a nameless file; SQLite looks at this when it is loaded
+    def load_index(self, scratch):
+        """Notes which pack holds which chunk, in a scratch database, so that large vaults need no more memory."""
+        os.environ["SQLITE_TMPDIR"] = scratch  # SQLite makes a nameless file there; it looks when it is loaded
         import sqlite3
         self.db = sqlite3.connect("")
-        self.db.executescript("""
-            PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;
-            CREATE TABLE pack  (number INTEGER PRIMARY KEY, name TEXT);
-            CREATE TABLE place (id BLOB, pack INTEGER);                  -- which pack holds a chunk
-            CREATE TABLE node  (id BLOB PRIMARY KEY, raw BLOB);          -- chunks of meta packs read so far
-            CREATE TABLE file  (number INTEGER PRIMARY KEY, path BLOB, links TEXT);
-            CREATE TABLE piece (id BLOB, length INTEGER, file INTEGER, offset INTEGER);  -- still to be written
-            CREATE TABLE link  (links TEXT, path BLOB);                  -- names of one inode
-            CREATE INDEX link_by_group ON link (links);""")
+        self.db.executescript(SCRATCH)
         for path in self.files("index/*/*.age"):
             try:
-                for name, ids in self.read_segment(path):
+                for name, ids in self.segment(path):
                     self.add_places(name, ids)
             except Damage as e:
-                say("note: %s; reading the packs' own tables in its place" % e)
+                say("note: %s; the packs have tables of their own, so this only takes longer" % e)
         self.db.execute("CREATE INDEX place_by_id ON place (id)")
-        self.scanned = False
 
     def add_places(self, name, ids):
         if name not in self.indexed:
@@ -285,214 +301,163 @@ class Vault:
             self.db.executemany("INSERT INTO place VALUES (?, ?)", ((chunk, number) for chunk in ids))
 
     def scan(self):
-        """Reads the tables of all packs that no index segment told of; False if that was done before."""
-        before, self.scanned = self.scanned, True
-        for path in [] if before else self.files("packs/*/*.age"):
-            name = os.path.basename(path)[:-4]
-            if name not in self.indexed:
-                try:
-                    plain, table = self.open_pack(name)
-                    plain.close()
-                    self.add_places(name, [chunk for chunk, _ in table])
-                except Damage as e:
-                    self.bad[name] = str(e)
-        return not before
-
-    def packs_with(self, chunk):
-        while True:
-            for name, in self.db.execute("SELECT name FROM place JOIN pack ON pack = number WHERE id = ?", (chunk,)).fetchall():
-                if name not in self.bad:
-                    yield name
-            if not self.scan():
-                return
-
-    def node(self, chunk):
-        """The bytes of a node or of a part of a chunk list."""
-        find = lambda: self.db.execute("SELECT raw FROM node WHERE id = ?", (chunk,)).fetchone()
-        row = find()
-        for name in () if row else self.packs_with(chunk):
+        """Reads the tables of all packs that no index segment told of, once. Was there anything to do?"""
+        names = {os.path.basename(path)[:-4] for path in self.files("packs/*/*.age")} - self.indexed
+        for name in sorted(names) if not self.scanned else ():
             try:
-                self.db.executemany("INSERT OR IGNORE INTO node VALUES (?, ?)", self.chunks(name, META))
+                plain, table = self.open_pack(name)
+                plain.close()
+                self.add_places(name, [chunk for chunk, _ in table])
             except Damage as e:
                 self.bad[name] = str(e)
-            row = find()
+        self.scanned, before = True, self.scanned
+        return not before
+
+    def node(self, chunk):
+        """The bytes of a tree node, or of a part of a long list of chunks. Reads the pack if need be."""
+        while True:
+            row = self.db.execute("SELECT raw FROM node WHERE id = ?", (chunk,)).fetchone()
             if row:
-                break
-        if not row:
-            raise Damage("its node %s is in no readable pack" % chunk.hex()[:16])
-        return row[0]
-
-    def choose(self, wanted):
-        """The snapshot to restore, (sealer, seq, manifest). A snapshot counts once it is signed."""
-        found = [p.split("/")[1:] for p in self.files("snaps/*/*.b3.sig")]
-        found = sorted((sealer, name[:-7]) for sealer, name in found)
-        if wanted:
-            sealer, _, seq = wanted.strip("/").rpartition("/")
-            if (sealer, seq.zfill(10)) not in found:
-                raise Fatal("there is no snapshot %s" % wanted, "one of: " + ", ".join("/".join(s) for s in found[-20:]))
-            return (sealer, seq.zfill(10), self.manifest(sealer, seq.zfill(10)))
-        newest = []
-        for sealer in {sealer for sealer, _ in found}:
-            # Numbers only grow, so the highest is the sealer's newest; among sealers the time decides.
-            for seq in sorted((q for s, q in found if s == sealer), reverse=True):
+                return row[0]
+            packs = self.db.execute("SELECT name FROM place JOIN pack ON pack = number WHERE id = ?", (chunk,))
+            name = next((name for name, in packs.fetchall() if name not in self.read), None)
+            if name:
+                self.read.add(name)
                 try:
-                    newest.append((sealer, seq, self.manifest(sealer, seq)))
-                    break
+                    self.db.executemany("INSERT OR IGNORE INTO node VALUES (?, ?)", self.chunks(name, META))
                 except Damage as e:
-                    self.warn("%s; looking at the snapshot before" % e)
-        if not newest:
-            raise Fatal("no snapshot can be read", "is this the whole vault? is a signed snapshot in snaps/?")
-        return max(newest, key=lambda s: s[2][5])
-
-    def manifest(self, sealer, seq):
-        path = "snaps/%s/%s.age" % (sealer, seq)
-        manifest = decode(self.read(path))
-        if (manifest[1], manifest[2], manifest[3]) != (self.id, sealer, int(seq)):
-            raise Damage(path + " belongs to another vault, sealer or number")
-        return manifest
-
-    def check_receipt(self, sealer, seq):
-        """Who says that this snapshot is genuine? With ssh-keygen and b3sum here, we can tell."""
-        receipt = "snaps/%s/%s.b3" % (sealer, seq)
-        lists = [p for p in self.files("signers/allowed_signers*") if re.search(r"signers(\.\d+)?$", p)]
-        lists.sort(key=lambda p: int(p.rpartition(".")[2]) if "." in p else 0)
-        if not shutil.which("ssh-keygen") or not shutil.which("b3sum") or not lists:
-            return say("note: the signature is not checked; that takes ssh-keygen and b3sum")
-        verify = self.run(["ssh-keygen", "-Y", "verify", "-f", lists[-1], "-I", sealer, "-n", "coffre-receipt-v1",
-                           "-s", receipt + ".sig"], self.text(receipt).encode())
-        digest = self.run(["b3sum", "snaps/%s/%s.age" % (sealer, seq)]).stdout.decode()
-        if verify.returncode:
-            self.warn("the signature of %s is NOT good: %s" % (receipt, first_line(verify.stderr or verify.stdout)))
-        elif digest not in self.text(receipt).splitlines(True):
-            self.warn("the manifest is NOT the one that %s names" % receipt)
-        else:
-            say("the signature of %s is good" % receipt)
-        if self.check:
-            for line in self.run(["b3sum", "-c", "--quiet", receipt]).stdout.decode().splitlines():
-                self.warn("object named in %s: %s" % (receipt, line))
-
-
-def first_line(text):
-    return (text or b"").decode(errors="replace").strip().split("\n")[0] or "age or zstd failed"
+                    self.bad[name] = str(e)
+            else:
+                need(self.scan(), "node %s is in no readable pack" % chunk.hex()[:16])
 
 
 def cut_table(body):
-    """The table of a pack after the letters CFIX: [(offset, clen, rlen, chunks, base)], [(id, rlen)]."""
+    """What follows the letters CFIX: [(offset, stored length, raw length, chunks, base)], [(id, length)]."""
     frames, chunks = struct.unpack_from("<II", body)
-    if len(body) != 8 + 20 * frames + 36 * chunks:
-        raise Damage("a table of chunks has the wrong length")
     middle = 8 + 20 * frames
+    need(len(body) == middle + 36 * chunks, "a table of chunks has the wrong length")
     return list(struct.iter_unpack("<5I", body[8:middle])), list(struct.iter_unpack("<32sI", body[middle:]))
 
 
-# ---- The copy: first names and sizes, then contents pack by pack, then metadata from the leaves up ----
+# ---- The copy: names and sizes first, then contents pack by pack, then metadata from the leaves up ----
 
 class Copy:
     def __init__(self, vault, dest, keep_damaged):
         self.vault, self.db, self.keep_damaged = vault, vault.db, keep_damaged
-        self.dest = os.open(dest, os.O_RDONLY | os.O_DIRECTORY)
-        self.lost, self.missed = {}, collections.Counter()
-        self.parent_path, self.parent_fd, self.open_files = b"", os.dup(self.dest), collections.OrderedDict()
-        self.entries_made = 0
+        self.lost, self.missed, self.made = {}, collections.Counter(), 0
+        self.root = os.open(dest, os.O_RDONLY | os.O_DIRECTORY)
+        self.above, self.above_fd, self.open_files = b"", os.dup(self.root), collections.OrderedDict()
+
+    def restore(self, root_node):
+        for path, entry in self.walk(root_node, parents_first=True):
+            try:
+                self.make(path, entry)
+                self.made += 1
+            except (OSError, *MALFORMED) as e:
+                if isinstance(e, PermissionError) and os.geteuid() != 0:
+                    self.missed["making"] += 1  # a device
+                else:
+                    self.lose(path, e)
+        self.db.execute("CREATE INDEX piece_by_id ON piece (id)")
+        # Should the index not tell of all packs, or wrongly, the tables of the others are read as well.
+        if not self.fill() and not (self.vault.scan() and self.fill()):
+            self.drop_incomplete()
+        for fd in self.open_files.values():
+            os.close(fd)
+        for path, entry in self.walk(root_node, parents_first=False):
+            self.set_metadata(path, entry)
 
     def lose(self, path, why):
-        if isinstance(why, OSError) and why.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE):
-            raise Fatal("cannot write %s: %s" % (show(path), why.strerror), "DEST is incomplete; start again with an empty one")
-        self.lost.setdefault(path, why.strerror if isinstance(why, OSError) else str(why))
+        if isinstance(why, OSError) and why.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise why
+        self.lost.setdefault(path, str(why) if isinstance(why, (OSError, Damage)) else "malformed entry: %r" % why)
 
-    def entries(self, node, path, level=0):
-        """Yields the entries of a directory; large ones are spread over sub-nodes."""
-        try:
-            fields = decode(self.vault.node(node))
-            if level > 8 or (1 in fields) == (2 in fields):
-                raise Damage("its node is neither entries nor sub-nodes")
-            for entry in fields.get(1, ()):
-                known(entry)
-                name = entry[NAME]
-                if not isinstance(name, bytes) or name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
-                    raise Damage("it holds a forbidden name")
-                entry[MODE], entry[UID], entry[GID], entry[MTIME]
-        except (Damage, LookupError, TypeError, ValueError) as e:
-            return self.lose(path + b"/", e)
-        for _, part in fields.get(2, ()):
-            yield from self.entries(part, path, level + 1)
-        yield from fields.get(1, ())
+    def walk(self, root_node, parents_first):
+        """Yields (path, entry) of everything, each time with the working directory set to where it belongs.
 
-    def walk(self, root, parents_first):
-        """Yields (path, entry) of all entries, each with the working directory set to where it belongs.
-
-        Only names relative to the working directory are used, so that no path is too long; `..` leads
-        back up, so that one open directory is enough at any depth.
+        Only names in the working directory are used, so that no path is ever too long, and `..` leads back
+        up, so that one open directory is enough at any depth.
         """
-        os.fchdir(self.dest)
-        stack = [(b"", None, self.entries(root, b""))]
-        last = [b""]
+        os.fchdir(self.root)
+        stack, last = [(b"", None, self.entries(root_node, b""))], [b""]
         while stack:
             path, directory, rest = stack[-1]
             entry = next(rest, None)
             if entry is None:
                 stack.pop(), last.pop()
-                if stack:
+                if directory:
                     os.chdir(b"..")
                     if not parents_first:
                         yield path, directory
                 continue
-            here = path + b"/" + entry[NAME] if path else entry[NAME]
-            if entry[NAME] <= last[-1]:
-                self.lose(here, "it is twice or out of order in its directory")
+            name = entry[NAME]
+            here = path + b"/" + name if path else name
+            if name <= last[-1]:
+                self.lose(here, Damage("an entry of this name is there twice, or out of order"))
                 continue
-            last[-1] = entry[NAME]
-            if not stat.S_ISDIR(entry[MODE]):
+            last[-1] = name
+            if parents_first or not stat.S_ISDIR(entry[MODE]):
                 yield here, entry
-                continue
-            if parents_first:
-                yield here, entry
-            try:
-                if len(stack) > DIR_DEPTH_MAX:
-                    raise Damage("directories are nested too deep")
-                fd = os.open(entry[NAME], os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            except (OSError, Damage) as e:
-                self.lose(here + b"/", e)
-                continue
-            os.fchdir(fd)
-            os.close(fd)
-            stack.append((here, entry, self.entries(entry.get(NODE), here)))
-            last.append(b"")
+            if stat.S_ISDIR(entry[MODE]):
+                try:
+                    need(len(stack) <= 4096, "directories are nested too deep")
+                    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                except (OSError, Damage) as e:
+                    self.lose(here, e)
+                    continue
+                os.fchdir(fd)
+                os.close(fd)
+                stack.append((here, entry, self.entries(entry.get(NODE), here)))
+                last.append(b"")
+
+    def entries(self, node, path, level=0):
+        """Yields the entries of one directory. A large one is cut into sub-nodes."""
+        try:
+            fields = decode(self.vault.node(node))
+            need(level < 8 and (1 in fields) != (2 in fields), "its node holds neither entries nor sub-nodes")
+            for entry in fields.get(1, ()):
+                name = known(entry)[NAME]
+                need(isinstance(name, bytes) and name not in (b"", b".", b"..") and not {0, 47} & set(name),
+                     "it holds a forbidden name")
+                need(all(isinstance(entry[key], int) for key in (MODE, UID, GID, MTIME)), "it holds a strange entry")
+            parts = [part for _, part in fields.get(2, ())]
+        except MALFORMED as e:
+            return self.lose(path + b"/", e if isinstance(e, Damage) else Damage("its node is malformed"))
+        yield from fields.get(1, ())
+        for part in parts:
+            yield from self.entries(part, path, level + 1)
 
     def make(self, path, entry):
-        """Makes one entry in the working directory: empty, private, and of the right size."""
-        name, kind = entry[NAME], stat.S_IFMT(entry[MODE])
-        links = str(entry[LINK][0]) if LINK in entry and kind != stat.S_IFDIR else None
-        first = links and self.db.execute("SELECT path FROM link WHERE links = ? LIMIT 1", (links,)).fetchone()
+        """Makes one entry in the working directory: of the right kind and size, but empty and private."""
+        name, kind, first = entry[NAME], stat.S_IFMT(entry[MODE]), None
+        inode = str(entry[LINK][0]) if LINK in entry and kind != stat.S_IFDIR else None
+        if inode:
+            first = self.db.execute("SELECT path FROM link WHERE inode = ? LIMIT 1", (inode,)).fetchone()
         if first:
             os.link(os.path.basename(first[0]), name, src_dir_fd=self.parent(first[0]), follow_symlinks=False)
         elif kind == stat.S_IFDIR:
             os.mkdir(name, 0o700)
-        elif kind == stat.S_IFREG:
-            self.make_file(path, entry, links)
         elif kind == stat.S_IFLNK:
             os.symlink(entry[TARGET], name)
-        elif kind in (stat.S_IFCHR, stat.S_IFBLK) and os.geteuid() != 0:
-            self.missed["devices not made, which takes root"] += 1
-            return
-        elif kind in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK):
-            number = entry.get(DEVICE, 0)
-            os.mknod(name, kind | 0o600, os.makedev(number >> 32, number & 0xFFFFFFFF))
+        elif kind == stat.S_IFREG:
+            self.make_file(path, entry, inode)
+        elif kind == stat.S_IFIFO:
+            os.mkfifo(name, 0o600)
+        elif kind in (stat.S_IFCHR, stat.S_IFBLK):
+            os.mknod(name, kind | 0o600, os.makedev(entry[DEVICE] >> 32, entry[DEVICE] & 0xFFFFFFFF))
         else:
             raise Damage("it is of a kind that does not exist")
-        if links:
-            self.db.execute("INSERT INTO link VALUES (?, ?)", (links, path))
-        self.entries_made += 1
+        if inode:
+            self.db.execute("INSERT INTO link VALUES (?, ?)", (inode, path))
 
-    def make_file(self, path, entry, links):
+    def make_file(self, path, entry, inode):
         fd = os.open(entry[NAME], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        number = self.db.execute("INSERT INTO file (path, links) VALUES (?, ?)", (path, links)).lastrowid
+        number = self.db.execute("INSERT INTO file (path, inode) VALUES (?, ?)", (path, inode)).lastrowid
         try:
             os.ftruncate(fd, entry[SIZE])  # what no piece covers stays a hole
-            if INLINE in entry:
-                write_at(fd, entry[INLINE], 0)
+            write_at(fd, entry.get(INLINE, b""), 0)
             self.db.executemany("INSERT INTO piece VALUES (?, ?, %d, ?)" % number, self.pieces(entry))
-        except BaseException:
+        except Exception:
             os.unlink(entry[NAME])
             self.db.execute("DELETE FROM piece WHERE file = ?", (number,))
             raise
@@ -500,70 +465,69 @@ class Copy:
             os.close(fd)
 
     def pieces(self, entry):
-        """Yields (id, length, offset) of each chunk of a file, and checks that all adds up to its size."""
-        lists = (self.vault.node(chunk) for _, chunk in entry[CHUNK_LISTS]) if CHUNK_LISTS in entry else [entry.get(CHUNKS, b"")]
-        holes = iter(entry.get(HOLES, ()))
-        hole, at = next(holes, None), len(entry.get(INLINE, b""))
+        """Yields (id, length, offset) of each chunk of a file. All must add up to its size."""
+        lists = [entry.get(CHUNKS, b"")]
+        if CHUNK_LISTS in entry:
+            lists = (self.vault.node(chunk) for _, chunk in entry[CHUNK_LISTS])
+        holes = dict(entry.get(HOLES, ()))
+        at = len(entry.get(INLINE, b""))
         for chunk_list in lists:
             for chunk, length in struct.iter_unpack("<32sI", chunk_list):
-                if hole and hole[0] == at:
-                    hole, at = next(holes, None), at + hole[1]
+                at += holes.pop(at, 0)
                 yield chunk, length, at
                 at += length
-        if hole and hole[0] == at:
-            hole, at = next(holes, None), at + hole[1]
-        if hole or at != entry[SIZE]:
-            raise Damage("its chunks and holes do not add up to its size")
+        at += holes.pop(at, 0)
+        need(at == entry[SIZE] and not holes, "its chunks and holes do not add up to its size")
 
     def fill(self):
         """Writes contents: decrypts each needed pack once, and puts its chunks wherever they belong."""
-        packs = self.db.execute("SELECT DISTINCT name FROM piece JOIN place USING (id) JOIN pack ON pack = number").fetchall()
-        for n, (name,) in enumerate(packs):
+        packs = self.db.execute("SELECT DISTINCT name FROM piece JOIN place USING (id) JOIN pack ON pack = number")
+        for name, in packs.fetchall():
             if name in self.vault.bad:
                 continue
-            if sys.stderr.isatty():
-                print("\rRESTORE: pack %d of %d" % (n + 1, len(packs)), end="\n" if n + 1 == len(packs) else "", file=sys.stderr, flush=True)
             try:
-                for chunk, raw in self.vault.chunks(name, DATA):
-                    which, used = (chunk, len(raw)), False
-                    for number, offset in self.db.execute("SELECT file, offset FROM piece WHERE id = ? AND length = ?", which):
-                        write_at(self.file(number), raw, offset)
+                for chunk in self.vault.chunks(name, DATA):
+                    which, used = (chunk[0], len(chunk[1])), False
+                    where = self.db.execute("SELECT file, offset FROM piece WHERE id = ? AND length = ?", which)
+                    for file, offset in where:
+                        write_at(self.file(file), chunk[1], offset)
                         used = True
                     if used:
                         self.db.execute("DELETE FROM piece WHERE id = ? AND length = ?", which)
             except Damage as e:
                 self.vault.bad[name] = str(e)
-            except OSError as e:
-                raise Fatal("cannot write: %s" % e, "DEST is incomplete; start again with an empty one")
-        return self.db.execute("SELECT 1 FROM piece LIMIT 1").fetchone() is None
+        return not self.db.execute("SELECT 1 FROM piece LIMIT 1").fetchone()
 
     def drop_incomplete(self):
-        for number, path, links in self.db.execute("SELECT DISTINCT number, path, links FROM piece JOIN file ON file = number").fetchall():
-            names = self.db.execute("SELECT path FROM link WHERE links = ?", (links,)).fetchall() if links else [(path,)]
-            for name, in names:
-                self.lose(name, "a part of it is in no readable pack")
+        """A file of the right name and size with wrong bytes in it is worse than none, unless asked for."""
+        files = self.db.execute("SELECT DISTINCT path, inode FROM piece JOIN file ON file = number").fetchall()
+        for path, inode in files:
+            names = self.db.execute("SELECT path FROM link WHERE inode = ?", (inode,)).fetchall() or [(path,)]
+            for path, in names:
+                self.lose(path, Damage("a part of it is in no readable pack"))
                 if not self.keep_damaged:
-                    os.unlink(os.path.basename(name), dir_fd=self.parent(name))
+                    os.unlink(os.path.basename(path), dir_fd=self.parent(path))
+                    self.made -= 1
 
     def parent(self, path):
-        """An open directory: the one that holds `path`, reached name by name."""
+        """The open directory that holds `path`, reached name by name."""
         above = os.path.dirname(path)
-        if above != self.parent_path:
-            fd = os.dup(self.dest)
+        if above != self.above:
+            fd = os.dup(self.root)
             for name in above.split(b"/") if above else ():
-                below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
-                os.close(fd)
-                fd = below
-            os.close(self.parent_fd)
-            self.parent_path, self.parent_fd = above, fd
-        return self.parent_fd
+                fd, old = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd), fd
+                os.close(old)
+            os.close(self.above_fd)
+            self.above, self.above_fd = above, fd
+        return self.above_fd
 
     def file(self, number):
+        """A file opened for writing. The 128 used last stay open."""
         fd = self.open_files.pop(number, None)
         if fd is None:
             path, = self.db.execute("SELECT path FROM file WHERE number = ?", (number,)).fetchone()
             fd = os.open(os.path.basename(path), os.O_WRONLY | os.O_NOFOLLOW, dir_fd=self.parent(path))
-            if len(self.open_files) >= OPEN_FILES_MAX:
+            if len(self.open_files) == 128:
                 os.close(self.open_files.popitem(last=False)[1])
         self.open_files[number] = fd
         return fd
@@ -571,55 +535,37 @@ class Copy:
     def set_metadata(self, path, entry):
         name, mode, owner = entry[NAME], stat.S_IMODE(entry[MODE]), (entry[UID], entry[GID])
         try:
-            now = os.lstat(name)
+            made = os.lstat(name)
         except FileNotFoundError:
-            return  # could not be made, and is in a list already
-        if stat.S_IFMT(now.st_mode) != stat.S_IFMT(entry[MODE]):
-            return self.lose(path, "something else took its place")
-        xattrs = entry.get(XATTRS, ())
-        # Owners come first, since chown clears the setuid bit and file capabilities. ACLs come after the mode,
-        # since chmod changes their mask. Times come last.
+            return  # it could not be made, and is on the list already
+        if stat.S_IFMT(made.st_mode) != stat.S_IFMT(entry[MODE]):
+            return self.lose(path, Damage("something else took its place"))
+        attributes = [(key, value) for key, value in entry.get(XATTRS, ())]
+        # chown comes first: it clears the setuid bit and file capabilities. ACLs come after chmod, which
+        # would change their masks. Times come last.
         if os.geteuid() == 0:
-            self.attempt("owners", path, os.chown, name, *owner, follow_symlinks=False)
-        elif owner != (now.st_uid, now.st_gid):
-            self.missed["owners not set, which takes root"] += 1
-            mode &= 0o1777  # setuid for another owner would be a gift to a stranger
-        for key, value in xattrs:
-            if not key.startswith(ACL):
-                self.attempt("extended attributes", path, os.setxattr, name, key, value, follow_symlinks=False)
-        if not stat.S_ISLNK(now.st_mode):
-            self.attempt("modes", path, os.chmod, name, mode)
-        for key, value in xattrs:
-            if key.startswith(ACL):
-                self.attempt("ACLs", path, os.setxattr, name, key, value, follow_symlinks=False)
-        self.attempt("times", path, os.utime, name, ns=(entry[MTIME], entry[MTIME]), follow_symlinks=False)
+            self.attempt("setting the owner", path, os.chown, name, *owner, follow_symlinks=False)
+        elif owner != (made.st_uid, made.st_gid):
+            self.missed["setting the owner"] += 1
+            mode &= 0o1777  # setuid for the wrong owner would be a trap
+        for key, value in sorted(attributes):
+            if not key.startswith(b"system.posix_acl_"):
+                self.attempt("setting an attribute", path, os.setxattr, name, key, value, follow_symlinks=False)
+        if not stat.S_ISLNK(made.st_mode):
+            self.attempt("setting the mode", path, os.chmod, name, mode)
+        for key, value in attributes:
+            if key.startswith(b"system.posix_acl_"):
+                self.attempt("setting an ACL", path, os.setxattr, name, key, value, follow_symlinks=False)
+        times = (entry[MTIME], entry[MTIME])  # a snapshot holds no access times
+        self.attempt("setting the time", path, os.utime, name, ns=times, follow_symlinks=False)
 
     def attempt(self, what, path, call, *args, **options):
         try:
             call(*args, **options)
-        except (OSError, ValueError, TypeError) as e:
-            if not self.missed[what + " not set"]:
-                say("note: %s of %s: %s" % (what, show(path), e))
-            self.missed[what + " not set"] += 1
-        except OverflowError:
-            self.missed[what + " out of range here"] += 1
-
-    def restore(self, root):
-        for path, entry in self.walk(root, parents_first=True):
-            try:
-                self.make(path, entry)
-            except (OSError, Damage, LookupError, TypeError, ValueError, OverflowError, struct.error) as e:
-                self.lose(path, e)
-        self.db.executescript("CREATE INDEX piece_by_id ON piece (id)")
-        if not self.fill():
-            # A pack may be unreadable, or the index may not tell of it: look into all the others too.
-            self.vault.scan() and self.fill()
-            self.drop_incomplete()
-        for fd in self.open_files.values():
-            os.close(fd)
-        for path, entry in self.walk(root, parents_first=False):
-            self.set_metadata(path, entry)
-        os.chdir(b"/")
+        except (OSError, *MALFORMED) as e:
+            if not self.missed[what]:
+                say("note: %s failed for %s: %s" % (what, show(path), e))
+            self.missed[what] += 1
 
 
 def write_at(fd, data, offset):
@@ -630,61 +576,64 @@ def write_at(fd, data, offset):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--keep-damaged", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("identity", metavar="IDENTITY")
-    parser.add_argument("dest", metavar="DEST")
-    parser.add_argument("snapshot", metavar="SNAPSHOT", nargs="?")
-    parser.error = lambda text: sys.exit("RESTORE: error: %s\nRESTORE: hint: python3 RESTORE.py IDENTITY DEST [SNAPSHOT]" % text)
+    def usage(text):
+        raise Fatal(text, "python3 RESTORE.py [--check] [--keep-damaged] IDENTITY DEST [SNAPSHOT]")
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.error = usage
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--keep-damaged", action="store_true")
+    parser.add_argument("IDENTITY")
+    parser.add_argument("DEST")
+    parser.add_argument("SNAPSHOT", nargs="?")
     options = parser.parse_args()
     for tool in ["age", "zstd"] + ["b3sum"] * options.check:
         if not shutil.which(tool):
             raise Fatal("the program `%s` is not installed" % tool, "on Debian: apt install age zstd b3sum")
-    root, dest = os.path.dirname(os.path.realpath(__file__)), os.path.realpath(options.dest)
+    root, dest = os.path.dirname(os.path.realpath(__file__)), os.path.realpath(options.DEST)
     if not os.path.isfile(os.path.join(root, "VAULT")):
-        raise Fatal("%s is not a vault: there is no VAULT" % root, "this script must lie in the vault, or in a whole copy of it")
+        raise Fatal("there is no VAULT in " + root, "this script must lie in the vault, or in a whole copy of it")
     if os.path.commonpath([root, dest]) == root:
-        raise Fatal("DEST lies in the vault", "choose a directory outside of it")
+        raise Fatal("%s lies in the vault" % dest, "choose a directory outside of it")
     if os.path.lexists(dest) and (not os.path.isdir(dest) or os.listdir(dest)):
         raise Fatal("%s is not an empty directory" % dest, "choose a new one; nothing is ever overwritten")
     os.umask(0o077)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the keys below are removed
-    in_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="coffre-restore-", dir=in_memory) as private:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end, so that the keys below are removed
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="coffre-restore-", dir=memory) as private:
         vault = Vault(root, private, options.check)
-        vault.open_keys(options.identity)
-        sealer, seq, manifest = vault.choose(options.snapshot)
-        say("snapshot %s/%s of %s UTC" % (sealer, seq, time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(manifest[5] // 10**9))))
+        vault.open_keys(options.IDENTITY)
+        sealer, seq, manifest = vault.choose(options.SNAPSHOT)
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(manifest[5] // 10**9))
+        say("snapshot %s/%s, sealed %s UTC" % (sealer, seq, when))
         vault.check_receipt(sealer, seq)
-        os.makedirs(dest, 0o700, exist_ok=True)
+        os.makedirs(dest, exist_ok=True)
         try:
-            os.removexattr(dest, "system.posix_acl_default")  # restored entries must not inherit it
+            os.removexattr(dest, "system.posix_acl_default")  # what is restored must not inherit it
         except OSError:
             pass
-        vault.open_places(dest)
+        vault.load_index(dest)
         copy = Copy(vault, dest, options.keep_damaged)
         copy.restore(manifest[7])
+    for kind, path, text in manifest.get(14, ()):
+        say("note: when this was sealed, %s: %s" % (show(path), text))
     for path, why in sorted(copy.lost.items()):
         say("lost: %s: %s" % (show(path), why))
     for why in sorted(set(vault.bad.values())) if copy.lost else ():
-        say("because: " + why)
+        say("perhaps because: " + why)
     for what, count in sorted(copy.missed.items()):
-        say("note: %d %s" % (count, what))
-    for kind, path, text in manifest.get(14, ()):
-        say("note: when this snapshot was made, %s: %s" % (show(path), text))
-    say("restored %d entries into %s%s" % (copy.entries_made, show(os.fsencode(dest)), ", BUT NOT ALL: see above" if copy.lost else ""))
-    # What an ordinary user may not set is no damage; what root could not set is.
+        say("note: %s failed for %d entries%s" % (what, count, "; run as root" * (os.geteuid() != 0)))
+    say("%d entries restored into %s%s" % (copy.made, dest, "; see above for what is LOST" if copy.lost else ""))
+    # What only root may set is no damage. What root cannot set is.
     return 4 if copy.lost or vault.trouble or (copy.missed and os.geteuid() == 0) else 0
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (Fatal, Damage, OSError) as failure:
-        say("error: " + str(failure.args[0] if isinstance(failure, Fatal) else failure))
-        say("hint: " + (failure.args[1] if isinstance(failure, Fatal) and failure.args[1:] else "see README.txt next to this script"))
+    except (Fatal, OSError, *MALFORMED) as e:
+        what, hint = e.args if isinstance(e, Fatal) else (str(e) or repr(e), "README.txt says how to go on by hand")
+        say("error: %s\nRESTORE: hint: %s" % (what, hint))
         sys.exit(1)
     except KeyboardInterrupt:
-        say("error: stopped; DEST is incomplete")
+        say("error: stopped; what is in DEST is not complete")
         sys.exit(130)

@@ -1,0 +1,20 @@
+//! What a program that reads a mount is told: one table.
+
+use fuser::Errno;
+
+use crate::error::ErrorKind;
+
+/// The errno of a failure.
+pub fn errno(kind: ErrorKind) -> Errno {
+    match kind {
+        ErrorKind::NotFound => Errno::ENOENT,
+        ErrorKind::Locked => Errno::EBUSY,
+        ErrorKind::WrongKey => Errno::EACCES,
+        ErrorKind::Unsupported | ErrorKind::Usage => Errno::EOPNOTSUPP,
+        ErrorKind::Full => Errno::ENOSPC,
+        ErrorKind::Cancelled => Errno::EINTR,
+        ErrorKind::NoVault | ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unavailable | ErrorKind::Source | ErrorKind::Conflict | ErrorKind::Bug => {
+            Errno::EIO
+        }
+    }
+}

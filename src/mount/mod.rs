@@ -1,0 +1,203 @@
+//! Snapshots as a read-only file system.
+//!
+//! `fs` translates for the kernel and decides nothing; `view` and `inode` decide and know no kernel. The home of `fuser`.
+
+mod errno;
+mod fs;
+mod inode;
+mod preflight;
+mod view;
+mod watch;
+
+use std::{
+    mem::ManuallyDrop,
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+};
+
+use fuser::{Config, MountOption, Session, SessionACL};
+
+pub use view::{Node, Views};
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    event::{Event, Sink},
+    sys::{self, Cancel, Clock},
+    vault::Reader,
+};
+
+/// Whether extended attributes are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Xattrs {
+    /// If a snapshot has any: asking costs `cp -a` three requests a file, which the kernel never caches.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How to mount.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where.
+    pub point: PathBuf,
+    /// Directories that must be apart from the mount point.
+    pub not_over: Vec<PathBuf>,
+    /// Let other users in (root: always).
+    pub allow_other: bool,
+    /// Show everything as owned by these.
+    pub owner: Option<(u32, u32)>,
+    /// Extended attributes.
+    pub xattrs: Xattrs,
+    /// The host whose newest snapshot is `latest`.
+    pub host: String,
+}
+
+/// Bytes of decoded directories kept.
+const DIRS_BYTES_MAX: u64 = 48 << 20;
+/// Threads that answer the kernel: two halve the latency even for one client.
+const THREADS_MIN: usize = 2;
+const THREADS_MAX: usize = 8;
+/// Read-ahead that root asks for: twice the speed of the kernel's 128 KiB.
+const READ_AHEAD_KIB: u32 = 1024;
+
+/// Makes sure that mounting at `options.point` can work; returns its real path.
+pub fn check(options: &Options, sink: &dyn Sink) -> Result<PathBuf> {
+    preflight::check(&options.point, &options.not_over, sink)
+}
+
+/// Mounts and serves until somebody unmounts or a signal comes. Calls `ready` once the mount answers.
+pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock: Arc<dyn Clock>, ready: impl FnOnce()) -> Result<()> {
+    let point = preflight::check(&options.point, &options.not_over, &*sink)?;
+    let views = Arc::new(Views::new(reader.clone(), options.host.clone(), DIRS_BYTES_MAX));
+    let mut watch = watch::Watch::start(reader.clone(), views.clone(), sink.clone())?;
+    let root = sys::is_root();
+    let xattrs = match options.xattrs {
+        Xattrs::Always => true,
+        Xattrs::Never => false,
+        Xattrs::Auto => views.has_xattrs(),
+    };
+    watch.without_xattrs = !xattrs && options.xattrs == Xattrs::Auto;
+    let everybody = root || options.allow_other;
+    let (tell_end, hear_end) = mpsc::channel();
+    let fs = fs::Fs {
+        views,
+        sink: sink.clone(),
+        xattrs,
+        owner: options.owner,
+        mounter: sys::effective_ids(),
+        posix_acl: everybody,
+        ended: Some(tell_end),
+    };
+    let session = Session::new(fs, &point, &config(&reader, everybody)).map_err(|e| failed(&point, e))?;
+    // fuser 0.18 unmounts whatever is at this path when a session is dropped, and by then that may be somebody else's mount;
+    // so the session runs in the background and its handle is never dropped.
+    let session = ManuallyDrop::new(session.spawn().map_err(|e| failed(&point, e))?);
+    if root && let Some(mount) = sys::mount_at(&point)? {
+        sys::set_read_ahead(&mount, READ_AHEAD_KIB);
+    }
+    let ended = Cancel::default();
+    {
+        let (notifier, ended) = (session.notifier(), ended.clone());
+        std::thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || watch.run(&notifier, &*clock, &ended))
+            .map_err(|e| Error::io("cannot start a thread", e))?;
+    }
+    {
+        let (point, sink) = (point.clone(), sink.clone());
+        sys::wait_for_signal(move || stop(&point, &*sink))?;
+    }
+    ready();
+    // Ends when the kernel says that the mount is gone, or when nobody serves it any more.
+    let _ = hear_end.recv();
+    ended.cancel();
+    match sys::mount_at(&point)? {
+        Some(mount) if mount.kind == "fuse.coffre" && mount.source == source(&reader) && !sys::is_alive(&point) => {
+            sys::detach(&point)?;
+            Err(Error::unavailable(format!("the mount on {} ended by itself", point.display())).hint("mount it again; the log above may say why it ended"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Unmounts on a signal. True to go on waiting for another one.
+fn stop(point: &Path, sink: &dyn Sink) -> bool {
+    match sys::unmount(point) {
+        Ok(()) => false,
+        Err(e) if e.kind() == ErrorKind::Locked => match sys::detach(point) {
+            Ok(()) => {
+                sink.send(Event::Note(format!("{} is still in use: it is unmounted, and ends when its last user leaves", point.display())));
+                false
+            }
+            Err(e) => {
+                sink.send(Event::Warning(e.chain()));
+                true
+            }
+        },
+        Err(e) => {
+            sink.send(Event::Warning(e.chain()));
+            true
+        }
+    }
+}
+
+fn source(reader: &Reader) -> String {
+    format!("coffre:{}", reader.vault.config.id)
+}
+
+fn config(reader: &Reader, everybody: bool) -> Config {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::RO,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::NoAtime,
+        MountOption::FSName(source(reader)),
+        // Not `Subtype`, which fuser leaves out when it mounts as root.
+        MountOption::CUSTOM("subtype=coffre".to_owned()),
+    ];
+    if everybody {
+        // Others may look in, so the kernel must check permissions: without this, anybody reads everything.
+        config.mount_options.push(MountOption::DefaultPermissions);
+        config.acl = SessionACL::All;
+    } else {
+        config.acl = SessionACL::Owner;
+    }
+    config.n_threads = Some(sys::available_cores().clamp(THREADS_MIN, THREADS_MAX));
+    config
+}
+
+fn failed(point: &Path, e: std::io::Error) -> Error {
+    let error = Error::new(ErrorKind::Unavailable, format!("cannot mount on {}", point.display()));
+    match e.kind() {
+        std::io::ErrorKind::NotFound => error.because(e).hint("apt-get install fuse3: mounting as a plain user needs fusermount3"),
+        std::io::ErrorKind::PermissionDenied => {
+            error.because(e).hint("mount as root, or see that fusermount3 is installed and, for --allow-other, that /etc/fuse.conf says user_allow_other")
+        }
+        _ => error.because(e),
+    }
+}
+
+/// Unmounts a vault from `dir`; `lazy` takes it away even while it is in use.
+pub fn unmount(dir: &Path, lazy: bool) -> Result<()> {
+    let shown = dir.display();
+    let absolute = std::path::absolute(dir).map_err(|e| Error::io("cannot find the current directory", e))?;
+    // A dead mount cannot be resolved, but its path as it was typed can be looked up.
+    let point = std::fs::canonicalize(&absolute).unwrap_or(absolute);
+    match sys::mount_at(&point)? {
+        Some(mount) if mount.kind == "fuse.coffre" => (),
+        Some(mount) => return Err(Error::usage(format!("{shown} holds {} ({}), not a vault", mount.source, mount.kind)).hint("use umount for it")),
+        None => return Err(Error::not_found(format!("nothing is mounted on {shown}"))),
+    }
+    if lazy {
+        return sys::detach(&point);
+    }
+    match sys::unmount(&point) {
+        Err(e) if e.kind() == ErrorKind::Locked => {
+            Err(e.hint(format!("somebody is using it (fuser -vm {shown} says who); leave it, or use coffre unmount --lazy {shown}")))
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,109 @@
+//! Notices new snapshots while a mount is up.
+
+use std::{ffi::OsStr, sync::Arc, time::Duration};
+
+use fuser::{INodeNo, Notifier};
+
+use crate::{
+    error::Result,
+    event::{Event, Sink},
+    mount::{
+        inode::{ROOT, SNAPSHOTS},
+        view::Views,
+    },
+    sys::{Cancel, Clock},
+    vault::{Reader, SignerList, Snapshot, load_snapshot, sort},
+};
+
+/// How often the vault is looked at: a listing of `snaps/`, so that a new snapshot shows within two seconds.
+const EVERY: Duration = Duration::from_millis(1000);
+
+/// What the watcher knows.
+pub struct Watch {
+    pub reader: Arc<Reader>,
+    pub views: Arc<Views>,
+    pub sink: Arc<dyn Sink>,
+    pub snapshots: Vec<Snapshot>,
+    seen: Vec<String>,
+    /// Whether the mount answers no extended attributes; snapshots that have some are then worth a word.
+    pub without_xattrs: bool,
+}
+
+impl Watch {
+    /// Reads all snapshots for the first time.
+    pub fn start(reader: Arc<Reader>, views: Arc<Views>, sink: Arc<dyn Sink>) -> Result<Self> {
+        let mut watch = Self { reader, views, sink, snapshots: Vec::new(), seen: Vec::new(), without_xattrs: false };
+        watch.look()?;
+        Ok(watch)
+    }
+
+    /// Takes up what changed; true if anything did.
+    fn look(&mut self) -> Result<bool> {
+        let vault = &self.reader.vault;
+        let mut signed: Vec<String> = Vec::new();
+        vault.store.list("snaps", &mut |key, _| {
+            if key.as_str().ends_with(".b3.sig") {
+                signed.push(key.as_str().to_owned());
+            }
+            Ok(())
+        })?;
+        signed.sort_unstable();
+        if signed == self.seen {
+            return Ok(false);
+        }
+        let signers = SignerList::load(&*vault.store, Some(&self.reader.owner.sign.public()))?;
+        let chain = vault.chain(&signers, |_| 0)?;
+        let mut snapshots = Vec::with_capacity(chain.committed.len());
+        let known: std::collections::HashMap<_, _> = self.snapshots.drain(..).map(|s| (s.id, s)).collect();
+        for committed in &chain.committed {
+            match known.get(&committed.id).cloned().map_or_else(|| load_snapshot(vault, &self.reader.owner, committed), Ok) {
+                Ok(snapshot) => snapshots.push(snapshot),
+                Err(e) => self.sink.send(Event::Warning(format!("snapshot {} is not shown: {}", committed.key, e.chain()))),
+            }
+        }
+        for finding in chain.findings {
+            self.sink.send(Event::Warning(format!("{} is not shown: {}", finding.object, finding.text)));
+        }
+        sort(&mut snapshots);
+        for problem in self.views.update(&signers, snapshots.clone()) {
+            self.sink.send(Event::Warning(problem));
+        }
+        self.snapshots = snapshots;
+        self.seen = signed;
+        Ok(true)
+    }
+
+    /// Looks again and again, and tells the kernel what changed, until the mount ends.
+    pub fn run(mut self, notifier: &Notifier, clock: &dyn Clock, ended: &Cancel) {
+        let mut failing = false;
+        while !ended.is_cancelled() {
+            clock.sleep(EVERY);
+            let (before, _) = self.views.shown();
+            match self.look() {
+                Ok(false) => failing = false,
+                Ok(true) => {
+                    failing = false;
+                    let (now, _) = self.views.shown();
+                    // The kernel may no longer know these names; then there is nothing to forget.
+                    let gone_or_new = before.iter().filter(|n| !now.contains(n)).chain(now.iter().filter(|n| !before.contains(n)));
+                    for name in gone_or_new {
+                        let _ = notifier.inval_entry(INodeNo(SNAPSHOTS), OsStr::new(name));
+                    }
+                    let _ = notifier.inval_inode(INodeNo(SNAPSHOTS), 0, 0);
+                    let _ = notifier.inval_entry(INodeNo(ROOT), OsStr::new("latest"));
+                    let _ = notifier.inval_inode(INodeNo(ROOT), 0, 0);
+                    if self.without_xattrs && self.views.has_xattrs() {
+                        self.without_xattrs = false;
+                        self.sink.send(Event::Note("a new snapshot has extended attributes, which this mount does not show; mount again to see them".to_owned()));
+                    }
+                }
+                // A vault that cannot be looked at now may be there again later; said once.
+                Err(e) if !failing => {
+                    failing = true;
+                    self.sink.send(Event::Warning(format!("cannot look for new snapshots: {}", e.chain())));
+                }
+                Err(_) => (),
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What a seal knows from before: stored chunks, and directories as they were. Hints, all of it.
+
+use std::{
+    cell::RefCell,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use crate::{
+    catalog::{Catalog, ShortId, short_id},
+    format::{ChunkId, Content, Data, DomainKeys, Entry, NODE_ENTRIES_MAX, Node},
+    ops::seal::skip::DirRecord,
+    pack,
+};
+
+/// Longest piece of a directory's cached entries, in bytes, raw.
+const PIECE_LEN_MAX: usize = 64 << 20;
+
+/// The catalog and the chunk ids in it, as they were when the seal began.
+pub struct Memory<'a> {
+    catalog: &'a Catalog,
+    keys: &'a DomainKeys,
+    /// Sorted; 16 bytes a chunk.
+    known: &'a [ShortId],
+    /// Whether directory records may be used.
+    use_records: bool,
+    failed: AtomicBool,
+}
+
+impl<'a> Memory<'a> {
+    /// `known` is sorted.
+    pub fn new(catalog: &'a Catalog, keys: &'a DomainKeys, known: &'a [ShortId], use_records: bool) -> Self {
+        Self { catalog, keys, known, use_records, failed: AtomicBool::new(false) }
+    }
+
+    /// The catalog's name for the directory at `path`.
+    pub fn name(&self, path: &[u8]) -> [u8; 16] {
+        self.keys.catalog.short_name(path)
+    }
+
+    /// Whether the chunk was stored before this seal.
+    pub fn knows(&self, id: &ChunkId) -> bool {
+        self.known.binary_search(&short_id(id)).is_ok()
+    }
+
+    /// Whether all chunks of an entry were.
+    pub fn holds(&self, entry: &Entry) -> bool {
+        match &entry.content {
+            Content::File { data: Data::Chunks(list), .. } => list.iter().all(|c| self.knows(&c.id)),
+            Content::File { data: Data::Lists(parts), .. } => parts.iter().all(|p| self.knows(&p.id)),
+            _ => true,
+        }
+    }
+
+    /// Whether the catalog failed while this seal used it.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    fn hint<T>(&self, result: crate::error::Result<Option<T>>) -> Option<T> {
+        result.unwrap_or_else(|_| {
+            self.failed.store(true, Ordering::Relaxed);
+            None
+        })
+    }
+
+    /// The record of a directory, if it counts.
+    pub fn dir(&self, name: &[u8; 16]) -> Option<DirRecord> {
+        if !self.use_records {
+            return None;
+        }
+        let record = self.hint(self.catalog.dir(name)).and_then(|bytes| DirRecord::decode(&bytes))?;
+        (self.catalog.state().committed.contains(&record.seal) && self.knows(&record.node)).then_some(record)
+    }
+
+    /// The entries of a directory as they were, directories left out, sorted by name.
+    pub fn entries(&self, name: &[u8; 16]) -> Option<Vec<Entry>> {
+        if !self.use_records {
+            return None;
+        }
+        let mut all = Vec::new();
+        for piece in 0.. {
+            let Some(bytes) = self.hint(self.catalog.entries(&piece_name(self.keys, name, piece))) else { break };
+            let mut plain = Vec::new();
+            pack::decompress(&bytes, PIECE_LEN_MAX, &mut plain, "the catalog").ok()?;
+            let Ok(Node::Entries(mut entries)) = Node::decode(&plain) else { return None };
+            let full = entries.len() == NODE_ENTRIES_MAX;
+            all.append(&mut entries);
+            if !full {
+                break;
+            }
+        }
+        all.is_sorted_by(|a: &Entry, b| a.name < b.name).then_some(all)
+    }
+
+    /// Remembers a directory.
+    pub fn put(&self, name: &[u8; 16], record: &DirRecord, entries: Option<&[&[u8]]>) {
+        thread_local! {
+            static SMALL: RefCell<Option<pack::Compressor>> = const { RefCell::new(None) };
+        }
+        let write = || -> crate::error::Result<()> {
+            if let Some(entries) = entries {
+                SMALL.with_borrow_mut(|compressor| {
+                    let compressor = match compressor {
+                        Some(compressor) => compressor,
+                        None => compressor.insert(pack::Compressor::new(1)?),
+                    };
+                    let mut out = Vec::new();
+                    for (n, piece) in entries.chunks(NODE_ENTRIES_MAX).enumerate() {
+                        compressor.compress(&Node::encode_entries(piece.iter().copied()), &mut out)?;
+                        self.catalog.put_entries(&piece_name(self.keys, name, n), &out)?;
+                    }
+                    crate::error::Result::Ok(())
+                })?;
+            }
+            self.catalog.put_dir(name, &record.encode())
+        };
+        if write().is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn piece_name(keys: &DomainKeys, name: &[u8; 16], piece: usize) -> [u8; 16] {
+    match piece {
+        0 => *name,
+        n => keys.catalog.short_name(&[&name[..], &(n as u64).to_le_bytes()].concat()),
+    }
+}

@@ -1,0 +1,215 @@
+//! Seal: a new snapshot of some paths.
+//!
+//! walk → read, cut, hash → assemble (dedup, frames, trees) → compress, encrypt → store → commit. The threads and their
+//! queues are in `pipeline`; the order of writes is `vault::write`'s.
+
+mod assemble;
+mod entry;
+mod exclude;
+mod memory;
+mod output;
+mod pipeline;
+mod read;
+mod refresh;
+mod skip;
+mod sources;
+mod walk;
+
+use std::{os::unix::ffi::OsStrExt, path::PathBuf};
+
+use serde::Serialize;
+
+use crate::{
+    catalog::ShortId,
+    error::{Error, ErrorKind, Result},
+    event::{Event, Sink},
+    format::{Problem, ProblemKind, Stats},
+    sys::{Cancel, Clock},
+    vault::{CommitFacts, SealerKeys, Snapshot, StateDir, Vault, Writer},
+};
+
+pub use refresh::{Refreshed, rebuild, refresh};
+
+/// What to seal, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The paths.
+    pub paths: Vec<PathBuf>,
+    /// Patterns to leave out.
+    pub exclude: Vec<String>,
+    /// Directories that are never taken: the vault itself.
+    pub never: Vec<PathBuf>,
+    /// Name of the host, for the manifest.
+    pub host: String,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// zstd's level, 1 to 19.
+    pub level: i32,
+    /// Threads that read, and threads that compress; with 1 the order of everything is always the same.
+    pub workers: usize,
+}
+
+/// What was sealed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Id of the snapshot.
+    pub id: String,
+    /// Its place: sealer and number.
+    pub snapshot: String,
+    /// When the seal began.
+    pub time: String,
+    /// Host.
+    pub host: String,
+    /// Paths.
+    pub paths: Vec<String>,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Counts.
+    pub stats: Stats,
+    /// Files that were read.
+    pub files_read: u64,
+    /// Bytes that were read.
+    pub bytes_read: u64,
+    /// Entries that could not be taken.
+    pub unreadable: Vec<ReportedProblem>,
+    /// Files that changed while they were read, twice.
+    pub changed: Vec<ReportedProblem>,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// Most memory used, in bytes.
+    pub peak_memory_bytes: u64,
+}
+
+/// A problem for people and scripts.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReportedProblem {
+    /// The path, with what is not UTF-8 replaced.
+    pub path: String,
+    /// What is wrong.
+    pub text: String,
+}
+
+/// What a seal works with.
+pub struct Context<'a> {
+    /// The vault.
+    pub vault: &'a Vault,
+    /// This host's keys.
+    pub sealer: &'a SealerKeys,
+    /// This host's memory.
+    pub state: &'a StateDir,
+    /// Time.
+    pub clock: &'a dyn Clock,
+    /// Where events go.
+    pub sink: &'a dyn Sink,
+    /// Stops the work.
+    pub cancel: &'a Cancel,
+}
+
+/// Seals. Waits for another seal of this host.
+///
+/// # Errors
+/// `NotFound` if a path does not exist, `Full` if the store is, `Cancelled`. In every case no snapshot is made, and what
+/// was stored is reused by the next seal.
+pub fn run(context: &Context, options: &Options) -> Result<Report> {
+    let Context { vault, state, sink, clock, .. } = context;
+    let (sources, skeleton) = sources::plan(&options.paths)?;
+    state.create()?;
+    let _lock = state.lock(|holder| sink.send(Event::Note(format!("waiting for another seal of this host (process {holder})"))))?;
+    let began = clock.monotonic();
+    let time_ns = clock.now_ns();
+
+    let mut refreshed = refresh::refresh(context)?;
+    let writer = Writer::new(vault, context.sealer);
+    let mut known: Vec<ShortId> = Vec::new();
+    refreshed.catalog.known(|id| known.push(id))?;
+    refresh::adopt(&writer, &refreshed.catalog, &mut known)?;
+    known.sort_unstable();
+    known.dedup();
+    refreshed.catalog.begin()?;
+
+    let mut never = options.never.clone();
+    never.push(state.path().to_owned());
+    let excludes = exclude::Excludes::new(&options.exclude, &never)?;
+    let job = pipeline::Job {
+        context,
+        excludes: &excludes,
+        skeleton: &skeleton,
+        sources: &sources,
+        writer: &writer,
+        catalog: &refreshed.catalog,
+        known: &known,
+        seal: u64::try_from(time_ns).unwrap_or(0),
+        level: options.level,
+        workers: options.workers.max(1),
+        use_records: true,
+    };
+    let assembled = match pipeline::run(&job) {
+        // The catalog promised what it could not give. Its word is not needed: read everything.
+        Err(e) if e.kind() == ErrorKind::Corrupt => {
+            sink.send(Event::Note(format!("{}; reading everything instead", e.chain())));
+            pipeline::run(&pipeline::Job { use_records: false, ..job })?
+        }
+        other => other?,
+    };
+    context.cancel.check()?;
+
+    let mut stats = assembled.stats;
+    stats.duration_ns = u64::try_from((clock.monotonic() - began).as_nanos()).unwrap_or(u64::MAX);
+    let committed = writer.commit(CommitFacts {
+        time_ns,
+        sources: sources.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect(),
+        root: assembled.root,
+        stats,
+        labels: Default::default(),
+        problems: assembled.problems,
+        host: options.host.clone(),
+        tags: options.tags.clone(),
+    })?;
+    // From here on the snapshot exists, whatever happens to this host's own memory of it.
+    let noted = refreshed.note(&committed, u64::try_from(time_ns).unwrap_or(0)).and_then(|()| refresh::remember(state, &committed));
+    if let Err(e) = noted {
+        sink.send(Event::Warning(format!("the snapshot is sealed, but this host cannot remember it: {}", e.chain())));
+    }
+    let snapshot = Snapshot { key: committed.key, id: committed.id, manifest: committed.manifest };
+    let seconds = (clock.monotonic() - began).as_secs_f64();
+    Ok(report(&snapshot, assembled.files_read, assembled.bytes_read, seconds))
+}
+
+fn report(snapshot: &Snapshot, files_read: u64, bytes_read: u64, seconds: f64) -> Report {
+    let m = &snapshot.manifest;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let problems = |kind: ProblemKind| {
+        let of = |p: &&Problem| p.kind == kind;
+        m.problems.iter().filter(of).map(|p| ReportedProblem { path: text(&p.path), text: p.text.clone() }).collect()
+    };
+    Report {
+        id: snapshot.id.to_string(),
+        snapshot: snapshot.key.to_string(),
+        time: crate::sys::utc_text(m.time_ns),
+        host: m.host.clone(),
+        paths: m.sources.iter().map(|p| text(p)).collect(),
+        tags: m.tags.clone(),
+        stats: m.stats,
+        files_read,
+        bytes_read,
+        unreadable: problems(ProblemKind::Unreadable),
+        changed: problems(ProblemKind::Changed),
+        seconds,
+        peak_memory_bytes: crate::sys::peak_memory_bytes(),
+    }
+}
+
+/// The keys with which this host seals: those of its state directory.
+///
+/// # Errors
+/// `WrongKey` if it has none.
+pub fn sealer_keys(vault: &Vault, state: &StateDir) -> Result<SealerKeys> {
+    let keys = state.sealer()?.ok_or_else(|| {
+        Error::wrong_key("this host holds no sealing keys for this vault")
+            .hint("give an owner's key once (--identity FILE, or a passphrase), and this host is enrolled")
+    })?;
+    match keys.vault == vault.config.id {
+        true => Ok(keys),
+        false => Err(Error::corrupt(format!("the sealing keys in {} belong to another vault", state.path().display()))),
+    }
+}

@@ -1,0 +1,158 @@
+//! The threads of a seal and the queues between them, each bounded.
+//!
+//! One walks, some read and hash, one assembles, some compress, one stores. A thread that fails hangs up; its
+//! neighbours notice and stop; the first real reason is what the seal reports. Readers and compressors are separate, so
+//! that a full queue in one place never keeps the other from emptying it.
+
+use std::{path::PathBuf, thread};
+
+use crossbeam_channel::bounded;
+
+use crate::{
+    catalog::{Catalog, ShortId},
+    error::{Error, ErrorKind, Result},
+    format::Chunker,
+    ops::seal::{
+        Context,
+        assemble::{Assembled, Assembler, State},
+        entry::EntryMaker,
+        exclude::Excludes,
+        memory::Memory,
+        output::OpenPacks,
+        read,
+        sources::Skeleton,
+        walk::{Pending, Walker},
+    },
+    sys::{Cancel, Dir},
+    vault::Writer,
+};
+
+/// Batches that wait for a reader: each holds up to 16 directories open.
+const BATCHES_MAX: usize = 4;
+/// Groups of steps that wait to be assembled.
+const GROUPS_MAX: usize = 8;
+/// Frames that wait for a compressor: mostly 128 KiB each.
+const FRAMES_MAX: usize = 16;
+/// Packs that wait to be stored: up to 32 MiB each.
+const PACKS_MAX: usize = 1;
+
+/// One run of the pipeline.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    pub context: &'a Context<'a>,
+    pub excludes: &'a Excludes,
+    pub skeleton: &'a Skeleton,
+    pub sources: &'a [PathBuf],
+    pub writer: &'a Writer<'a>,
+    pub catalog: &'a Catalog,
+    pub known: &'a [ShortId],
+    pub seal: u64,
+    pub level: i32,
+    pub workers: usize,
+    pub use_records: bool,
+}
+
+/// Runs the pipeline to its end. On success every pack is stored.
+pub fn run(job: &Job) -> Result<Assembled> {
+    let Context { vault, sealer, sink, clock, .. } = *job.context;
+    // The person's wish to stop, and our own when a part failed.
+    let cancel: &Cancel = job.context.cancel;
+    let memory = Memory::new(job.catalog, &sealer.keys, job.known, job.use_records);
+    let chunker = Chunker::new(sealer.keys.gear.clone());
+    let main_device = job.sources.first().and_then(|path| Dir::open(path.parent().unwrap_or(path)).and_then(|dir| dir.stat()).ok()).map_or(0, |s| s.device);
+    let packs = OpenPacks::new(vault, sealer);
+    let now_ns = || clock.now_ns();
+
+    thread::scope(|scope| {
+        let (batches_in, batches) = bounded(BATCHES_MAX);
+        let (groups_in, groups) = bounded(GROUPS_MAX);
+        let (frames_in, frames) = bounded(FRAMES_MAX);
+        let (full_in, full) = bounded(PACKS_MAX);
+
+        let walker = Walker {
+            excludes: job.excludes,
+            memory: &memory,
+            cancel,
+            sink,
+            now_ns: &now_ns,
+            maker: EntryMaker::new(main_device),
+            groups: groups_in,
+            batches: batches_in,
+            out: Pending::default(),
+            path: Vec::new(),
+            linked: Default::default(),
+        };
+        let walk = scope.spawn(move || walker.run(job.skeleton));
+        let readers: Vec<_> = (0..job.workers)
+            .map(|_| {
+                let (batches, chunker, keys) = (batches.clone(), &chunker, &sealer.keys);
+                scope.spawn(move || read::run(&batches, chunker, &keys.data, cancel))
+            })
+            .collect();
+        drop(batches);
+        let assembler = Assembler {
+            keys: &sealer.keys,
+            memory: &memory,
+            maker: EntryMaker::new(main_device),
+            frames: frames_in,
+            frame_target: vault.config.frame_target as usize,
+            sink,
+            clock,
+            seal: job.seal,
+            state: State::default(),
+        };
+        let assemble = scope.spawn(move || {
+            let result = assembler.run(&groups);
+            drop(groups);
+            result
+        });
+        let compressors: Vec<_> = (0..job.workers)
+            .map(|_| {
+                let (frames, full, packs) = (frames.clone(), full_in.clone(), &packs);
+                scope.spawn(move || packs.compress(job.level, &frames, &full))
+            })
+            .collect();
+        drop(frames);
+        let store = {
+            let packs = &packs;
+            scope.spawn(move || packs.store(&full, job.writer, job.catalog, sink))
+        };
+
+        let mut first = FirstFailure::default();
+        first.take(join(walk));
+        readers.into_iter().for_each(|reader| drop(first.take(join(reader))));
+        let assembled = first.take(join(assemble));
+        let compressed = compressors.into_iter().filter_map(|c| first.take(join(c))).count() == job.workers;
+        if compressed && assembled.is_some() && first.0.is_none() {
+            first.take(packs.finish(&full_in));
+        }
+        drop(full_in);
+        first.take(join(store));
+        match (first.0, assembled) {
+            (Some(e), _) => Err(e),
+            (None, Some(assembled)) => Ok(assembled),
+            (None, None) => Err(Error::bug("the seal ended without a result")),
+        }
+    })
+}
+
+fn join<T>(handle: thread::ScopedJoinHandle<Result<T>>) -> Result<T> {
+    handle.join().unwrap_or_else(|_| Err(Error::bug("a thread of the seal panicked").hint("please report this with the text above")))
+}
+
+/// The first reason that is one: `Cancelled` from a neighbour that hung up gives way to what made it hang up.
+#[derive(Default)]
+struct FirstFailure(Option<Error>);
+
+impl FirstFailure {
+    fn take<T>(&mut self, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => return Some(value),
+            Err(e) => match &self.0 {
+                Some(before) if before.kind() != ErrorKind::Cancelled => (),
+                _ => self.0 = Some(e),
+            },
+        }
+        None
+    }
+}

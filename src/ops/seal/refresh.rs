@@ -1,0 +1,131 @@
+//! Brings the catalog up to the vault: absorbs what receipts name, takes over what a dead seal left, rebuilds what is broken.
+
+use crate::{
+    catalog::{Catalog, Fresh, ShortId, short_id},
+    error::{Error, Result},
+    event::Event,
+    format::SnapshotId,
+    ops::seal::Context,
+    pack::Unwrap,
+    store::Key,
+    vault::{NewSnapshot, SignerList, StateDir, Writer, read_segment},
+};
+
+/// A catalog that knows all that the vault knows of this host's domain.
+pub struct Refreshed {
+    /// The catalog.
+    pub catalog: Catalog,
+    /// Packs that were taken in.
+    pub packs: usize,
+    heads: std::collections::BTreeMap<String, (u64, SnapshotId)>,
+}
+
+/// Opens the catalog and brings it up to date, saying so in one line if there was more to do than usual.
+pub fn refresh(context: &Context) -> Result<Refreshed> {
+    let (catalog, fresh) = Catalog::open(&context.state.catalog(), context.vault.config.id)?;
+    let why = match &fresh {
+        None => None,
+        Some(Fresh::Missing) => Some("there was none".to_owned()),
+        Some(Fresh::Unusable(why)) => Some(why.clone()),
+    };
+    let had = catalog.state().heads.clone();
+    match absorb(context, catalog) {
+        Ok(refreshed) => {
+            if let Some(why) = why.filter(|_| refreshed.packs > 0) {
+                context.sink.send(Event::Note(format!("catalog rebuilt from {} packs of the vault: {why}", refreshed.packs)));
+            } else if refreshed.packs > 0 {
+                context.sink.send(Event::Note(format!("catalog was behind the vault: took in {} packs", refreshed.packs)));
+            }
+            Ok(refreshed)
+        }
+        // What it says does not fit this vault, or it broke while it was read: make a new one.
+        Err(e) if fresh.is_none() && matches!(e.kind(), crate::error::ErrorKind::Corrupt | crate::error::ErrorKind::Conflict) && !had.is_empty() => {
+            let refreshed = rebuild(context)?;
+            context.sink.send(Event::Note(format!("catalog rebuilt from {} packs of the vault: {}", refreshed.packs, e.chain())));
+            Ok(refreshed)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Makes a new catalog from the vault; the old one goes once this one is complete.
+pub fn rebuild(context: &Context) -> Result<Refreshed> {
+    let catalog = Catalog::create(&context.state.catalog(), context.vault.config.id)?;
+    let mut refreshed = absorb(context, catalog)?;
+    let heads = refreshed.heads.clone();
+    refreshed.catalog.commit(|state| state.heads = heads)?;
+    Ok(refreshed)
+}
+
+/// Takes in every segment of this domain that signed receipts name and the catalog does not know.
+fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
+    let Context { vault, sealer, .. } = context;
+    let signers = SignerList::load(&*vault.store, context.state.pinned_owner()?.as_deref())?;
+    let known = catalog.state().heads.clone();
+    let chain = vault.chain(&signers, |sealer| known.get(sealer).map_or(0, |(seq, _)| *seq))?;
+    for (name, (seq, id)) in &known {
+        let there = chain.committed.iter().find(|c| c.key.sealer == *name && c.key.seq == *seq);
+        if there.is_none_or(|c| c.id != *id) {
+            return Err(Error::conflict(format!("it remembers snapshot {} of {name}, which this vault does not have", id.short())));
+        }
+    }
+    for finding in &chain.findings {
+        context.sink.send(Event::Warning(format!("{}: {}", finding.object, finding.text)));
+    }
+    let identity = sealer.index_identity();
+    let folder = format!("index/{}/", sealer.domain.short());
+    let mut packs = 0;
+    for committed in chain.committed.iter().filter(|c| known.get(&c.key.sealer).is_none_or(|(seq, _)| c.key.seq > *seq)) {
+        for line in committed.receipt.lines.iter().filter(|l| l.path.starts_with(&folder)) {
+            let Some(key) = Key::parse(&line.path) else { continue };
+            match read_segment(&*vault.store, &key, &[&identity as Unwrap]) {
+                Ok(segment) => {
+                    for pack in &segment.packs {
+                        catalog.add_pack(&pack.digest, pack.index.chunks.iter().map(|(id, _)| *id))?;
+                        packs += 1;
+                    }
+                }
+                // Its chunks are stored once more if they are met again.
+                Err(e) => context.sink.send(Event::Warning(format!("deduplication does not see all of the vault: {}", e.chain()))),
+            }
+        }
+    }
+    let heads = chain.committed.iter().map(|c| (c.key.sealer.clone(), (c.key.seq, c.id))).collect();
+    Ok(Refreshed { catalog, packs, heads })
+}
+
+/// Takes over packs that a seal of this host stored and did not commit, so that they are used and named.
+pub fn adopt(writer: &Writer, catalog: &Catalog, known: &mut Vec<ShortId>) -> Result<()> {
+    for pending in catalog.pending()? {
+        let Ok(index) = crate::format::PackIndex::from_body(&pending.table) else { continue };
+        let ids: Vec<ShortId> = index.chunks.iter().map(|(id, _)| short_id(id)).collect();
+        if writer.adopt_pack(pending.digest, pending.stored_len, index)? {
+            known.extend(ids);
+        }
+    }
+    Ok(())
+}
+
+impl Refreshed {
+    /// Takes in the snapshot that was just committed, and makes the catalog durable.
+    pub fn note(&mut self, new: &NewSnapshot, seal: u64) -> Result<()> {
+        for pack in &new.packs {
+            self.catalog.add_pack(&pack.digest, pack.index.chunks.iter().map(|(id, _)| *id))?;
+        }
+        self.catalog.clear_pending()?;
+        self.heads.insert(new.key.sealer.clone(), (new.key.seq, new.id));
+        let heads = self.heads.clone();
+        self.catalog.commit(|state| {
+            state.heads = heads;
+            state.note_committed(seal);
+        })
+    }
+}
+
+/// Keeps the new head and the manifest in the state directory.
+pub fn remember(state: &StateDir, new: &NewSnapshot) -> Result<()> {
+    let mut heads = state.heads()?;
+    heads.insert(new.key.sealer.clone(), (new.key.seq, new.id));
+    state.keep_heads(&heads)?;
+    state.keep_manifest(&new.key, &new.id, &new.manifest_bytes)
+}

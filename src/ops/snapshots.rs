@@ -1,0 +1,116 @@
+//! Snapshots: what there is. With an owner's key everything; without, what this host sealed itself.
+
+use serde::Serialize;
+
+use crate::{
+    error::Result,
+    format::Stats,
+    sys,
+    vault::{Finding, OwnerKeys, SignerList, Snapshot, StateDir, Vault, from_manifest, sort},
+};
+
+/// Which snapshots to show.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of this host.
+    pub host: Option<String>,
+    /// With this tag.
+    pub tag: Option<String>,
+    /// With a source at or above this path.
+    pub path: Option<Vec<u8>>,
+    /// At or after this moment.
+    pub since_ns: Option<i128>,
+    /// At or before this moment.
+    pub until_ns: Option<i128>,
+    /// The newest so many.
+    pub last: Option<usize>,
+}
+
+/// One snapshot, for people and scripts.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Id.
+    pub id: String,
+    /// Sealer and number.
+    pub snapshot: String,
+    /// When it was sealed.
+    pub time: String,
+    /// The same, in ns since 1970.
+    pub time_ns: i64,
+    /// Host.
+    pub host: String,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Paths.
+    pub paths: Vec<String>,
+    /// Counts.
+    pub stats: Stats,
+    /// Entries that could not be taken as they were.
+    pub problems: usize,
+    /// Name of its directory in a mount.
+    pub directory: String,
+}
+
+/// Lists snapshots, oldest first, with what was wrong on the way.
+///
+/// Without `owner`, only snapshots that this host sealed and remembers; the findings then say how many more there are.
+pub fn run(vault: &Vault, owner: Option<&OwnerKeys>, state: &StateDir, filter: &Filter) -> Result<(Vec<Row>, Vec<Finding>)> {
+    let (mut snapshots, findings) = match owner {
+        Some(owner) => vault.snapshots(owner)?,
+        None => own(vault, state)?,
+    };
+    let keep = |s: &Snapshot| {
+        let m = &s.manifest;
+        filter.host.as_ref().is_none_or(|host| m.host == *host || s.key.sealer == *host)
+            && filter.tag.as_ref().is_none_or(|tag| m.tags.contains(tag))
+            && filter.path.as_ref().is_none_or(|path| m.sources.iter().any(|source| is_below(path, source)))
+            && filter.since_ns.is_none_or(|since| m.time_ns >= since)
+            && filter.until_ns.is_none_or(|until| m.time_ns <= until)
+    };
+    snapshots.retain(keep);
+    if let Some(last) = filter.last {
+        snapshots.drain(..snapshots.len().saturating_sub(last));
+    }
+    Ok((snapshots.iter().map(row).collect(), findings))
+}
+
+/// Whether `path` is `source` or lies below it.
+fn is_below(path: &[u8], source: &[u8]) -> bool {
+    let source = source.strip_suffix(b"/").unwrap_or(source);
+    path.strip_prefix(source).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+fn own(vault: &Vault, state: &StateDir) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
+    let signers = SignerList::load(&*vault.store, state.pinned_owner()?.as_deref())?;
+    let mut chain = vault.chain(&signers, |_| 0)?;
+    let mut snapshots = Vec::new();
+    let mut hidden = 0;
+    for committed in &chain.committed {
+        match state.manifest(&committed.key, &committed.id).map(|cbor| from_manifest(vault, committed, &cbor)) {
+            Some(Ok(snapshot)) => snapshots.push(snapshot),
+            Some(Err(_)) | None => hidden += 1,
+        }
+    }
+    if hidden > 0 {
+        chain.findings.push(Finding::new("snaps", format!("{hidden} more snapshots need an owner's key to be shown")));
+    }
+    sort(&mut snapshots);
+    Ok((snapshots, chain.findings))
+}
+
+/// One snapshot as a row.
+pub fn row(s: &Snapshot) -> Row {
+    let m = &s.manifest;
+    Row {
+        id: s.id.to_string(),
+        snapshot: s.key.to_string(),
+        time: sys::utc_text(m.time_ns),
+        time_ns: i64::try_from(m.time_ns).unwrap_or(i64::MAX),
+        host: m.host.clone(),
+        tags: m.tags.clone(),
+        paths: m.sources.iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect(),
+        stats: m.stats,
+        problems: m.problems.len(),
+        directory: s.dir_name(),
+    }
+}

@@ -1,0 +1,139 @@
+//! Verify: is everything there, is it what it was, does it open. Three depths, each including those before.
+//!
+//! `snapshots`: signatures, chains, every named object there. `packs`: every object read and held against its name; no
+//! owner's key needed. `chunks`: everything decrypted, decompressed, every id and every tree checked.
+
+mod chunks;
+mod objects;
+
+use serde::Serialize;
+
+use crate::{
+    error::Result,
+    event::Sink,
+    sys::{Cancel, Clock},
+    vault::{Finding, Reader, StateDir, Vault},
+};
+
+/// How much to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Depth {
+    /// Receipts, and that every object is there.
+    Snapshots,
+    /// Every object read.
+    Packs,
+    /// Every chunk and tree decoded.
+    Chunks,
+}
+
+/// A file that cannot be read whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DamagedFile {
+    /// Snapshot id.
+    pub snapshot: String,
+    /// Path in the snapshot.
+    pub path: String,
+    /// What is wrong.
+    pub text: String,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// How deep.
+    pub depth: Depth,
+    /// Committed snapshots.
+    pub snapshots: u64,
+    /// Objects looked at.
+    pub objects: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Chunks checked.
+    pub chunks: u64,
+    /// Objects that no receipt names: left by seals that never finished, taken over by the next one.
+    pub unreferenced: u64,
+    /// Damage, by object.
+    pub damage: Vec<Finding>,
+    /// Files that the damage reaches; only known where an owner's key was given.
+    pub damaged_files: Vec<DamagedFile>,
+    /// More such files, not listed.
+    pub damaged_files_more: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.damage.is_empty() && self.damaged_files.is_empty()
+    }
+}
+
+/// What a verify works with.
+pub struct Context<'a> {
+    /// The vault.
+    pub vault: &'a Vault,
+    /// Its content, if an owner's key was given; needed for `Depth::Chunks`.
+    pub reader: Option<&'a Reader>,
+    /// This host's memory of the vault, to notice a rollback.
+    pub state: &'a StateDir,
+    /// Time.
+    pub clock: &'a dyn Clock,
+    /// Where events go.
+    pub sink: &'a dyn Sink,
+    /// Stops the work.
+    pub cancel: &'a Cancel,
+    /// Threads.
+    pub workers: usize,
+}
+
+/// Most damaged files listed one by one.
+const DAMAGED_FILES_MAX: usize = 10_000;
+
+/// Verifies. Damage is in the report, not an error.
+pub fn run(context: &Context, depth: Depth) -> Result<Report> {
+    let began = context.clock.monotonic();
+    let mut report = Report {
+        depth,
+        snapshots: 0,
+        objects: 0,
+        bytes: 0,
+        chunks: 0,
+        unreferenced: 0,
+        damage: Vec::new(),
+        damaged_files: Vec::new(),
+        damaged_files_more: 0,
+        seconds: 0.0,
+    };
+    let chain = objects::chain(context, &mut report)?;
+    let listed = objects::listed(&chain);
+    objects::present(context, &listed, &mut report)?;
+    if depth >= Depth::Packs {
+        objects::reread(context, &listed, &mut report)?;
+    }
+    if let Some(reader) = context.reader {
+        chunks::run(context, reader, &chain, &listed, depth, &mut report)?;
+    }
+    report.damage.sort();
+    report.damage.dedup();
+    report.seconds = (context.clock.monotonic() - began).as_secs_f64();
+    Ok(report)
+}
+
+/// Runs `work` on every item, on several threads; stops early when the person wants to.
+fn in_parallel<T: Sync>(context: &Context, items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let worker = || {
+            while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                context.cancel.check()?;
+                work(item)?;
+            }
+            Ok(())
+        };
+        let handles: Vec<_> = (0..context.workers.clamp(1, items.len().max(1))).map(|_| scope.spawn(worker)).collect();
+        handles.into_iter().try_for_each(|h| h.join().expect("a worker's panic is ours"))
+    })
+}

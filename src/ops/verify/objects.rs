@@ -1,0 +1,146 @@
+//! Objects: the chain of receipts, what it names, and whether that is there and is what it was. Needs no secret.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Mutex,
+};
+
+use crate::{
+    error::{ErrorKind, Result},
+    event::Event,
+    format::{Digest, Digester, SnapshotKey},
+    ops::verify::{Context, Report, in_parallel},
+    store::{self, Key},
+    vault::{Chain, Finding, SignerList},
+};
+
+/// Bytes read at once.
+const STEP: usize = 1 << 20;
+
+/// Reads all receipts; checks signatures, chains, and the heads that this host remembers.
+pub fn chain(context: &Context, report: &mut Report) -> Result<Chain> {
+    let vault = context.vault;
+    let pinned = match context.reader {
+        Some(reader) => Some(reader.owner.sign.public()),
+        None => context.state.pinned_owner()?,
+    };
+    let signers = match SignerList::load(&*vault.store, pinned.as_deref()) {
+        Ok(signers) => signers,
+        Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing) => {
+            report.damage.push(Finding::new("signers/allowed_signers", e.chain()));
+            return Ok(Chain::default());
+        }
+        Err(e) => return Err(e),
+    };
+    let chain = vault.chain(&signers, |_| 0)?;
+    report.snapshots = chain.committed.len() as u64;
+    report.damage.extend(chain.findings.iter().cloned());
+
+    let mut before: BTreeMap<&str, Option<(&SnapshotKey, _)>> = BTreeMap::new();
+    for committed in &chain.committed {
+        let last = before.insert(&committed.key.sealer, Some((&committed.key, committed.id))).flatten();
+        let named = committed.receipt.previous();
+        if named.as_ref().map(|(_, id)| *id) != last.map(|(_, id)| id) {
+            let text = match (&named, last) {
+                (Some((key, _)), _) => format!("the snapshot before this one, {key}, is gone or was changed"),
+                (None, Some((key, _))) => format!("it does not go on from {key}: the chain of this sealer was cut or forked"),
+                (None, None) => continue,
+            };
+            report.damage.push(Finding::new(committed.key.receipt(), text));
+        }
+    }
+    for (sealer, (seq, id)) in context.state.heads()? {
+        let key = SnapshotKey { sealer, seq };
+        if !chain.committed.iter().any(|c| c.key == key && c.id == id) {
+            report.damage.push(Finding::new(key.receipt(), "this host remembers a snapshot here that is gone or was changed: the vault was rolled back"));
+        }
+    }
+    Ok(chain)
+}
+
+/// Every object that counts, with the hash that a signed receipt gives it.
+pub fn listed(chain: &Chain) -> BTreeMap<Key, Digest> {
+    let mut listed = BTreeMap::new();
+    // Keys and signers come and go; the newest receipt of each sealer says what should be there.
+    let newest: HashSet<&SnapshotKey> = chain.committed.iter().map(|c| (&c.key.sealer, &c.key)).collect::<BTreeMap<_, _>>().into_values().collect();
+    for committed in &chain.committed {
+        for line in &committed.receipt.lines {
+            let lasting = ["packs/", "index/", "snaps/"].iter().any(|folder| line.path.starts_with(folder));
+            if let Some(key) = Key::parse(&line.path).filter(|_| lasting || newest.contains(&committed.key)) {
+                listed.insert(key, line.digest);
+            }
+        }
+        listed.insert(Key::receipt(&committed.key), Digest::from_bytes(*committed.id.as_bytes()));
+    }
+    listed
+}
+
+/// Finds objects that are named and not there, and counts those that are there and not named.
+pub fn present(context: &Context, listed: &BTreeMap<Key, Digest>, report: &mut Report) -> Result<()> {
+    let mut there: HashSet<Key> = HashSet::new();
+    for folder in ["packs", "index", "snaps", "keys", "signers"] {
+        context.vault.store.list(folder, &mut |key, _| {
+            there.insert(key);
+            Ok(())
+        })?;
+    }
+    for key in listed.keys() {
+        let missing = match key.as_str().contains('/') {
+            true => !there.contains(key),
+            false => context.vault.store.stat(key)?.is_none(),
+        };
+        if missing {
+            report.damage.push(Finding::new(key.as_str(), "is gone"));
+        }
+    }
+    report.objects = listed.len() as u64;
+    report.unreferenced = there.iter().filter(|key| (key.as_str().starts_with("packs/") || key.as_str().starts_with("index/")) && !listed.contains_key(key)).count() as u64;
+    Ok(())
+}
+
+/// Reads every object and holds it against its hash.
+pub fn reread(context: &Context, listed: &BTreeMap<Key, Digest>, report: &mut Report) -> Result<()> {
+    let objects: Vec<(&Key, &Digest)> = listed.iter().collect();
+    let mut sizes: BTreeMap<&Key, u64> = BTreeMap::new();
+    for (key, _) in &objects {
+        if let Some(len) = context.vault.store.stat(key)? {
+            sizes.insert(key, len);
+        }
+    }
+    let total = sizes.values().sum();
+    let found: Mutex<(u64, u64, Vec<Finding>)> = Mutex::default();
+    in_parallel(context, &objects, |(key, digest)| {
+        let Some(len) = sizes.get(*key) else { return Ok(()) };
+        let finding = match hash(context, key, *len) {
+            Ok(now) if now == **digest => None,
+            Ok(_) => Some(Finding::new(key.as_str(), "its content is not what it was")),
+            Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
+            Err(e) => Some(Finding::new(key.as_str(), e.chain())),
+        };
+        let mut found = found.lock().expect("nobody panics while holding the findings");
+        found.0 += len;
+        found.1 += 1;
+        found.2.extend(finding);
+        context.sink.send(Event::Progress { entries: found.1, bytes: found.0, bytes_total: Some(total) });
+        Ok(())
+    })?;
+    let (bytes, _, findings) = found.into_inner().expect("nobody panicked while holding the findings");
+    report.bytes += bytes;
+    report.damage.extend(findings);
+    Ok(())
+}
+
+fn hash(context: &Context, key: &Key, len: u64) -> Result<Digest> {
+    let store: &dyn store::Store = &*context.vault.store;
+    let mut hash = Digester::default();
+    let mut buf = vec![0; STEP];
+    let mut at = 0;
+    while at < len {
+        context.cancel.check()?;
+        let n = STEP.min(usize::try_from(len - at).unwrap_or(STEP));
+        store.get(key, at, &mut buf[..n])?;
+        hash.update(&buf[..n]);
+        at += n as u64;
+    }
+    Ok(hash.finish())
+}
