@@ -27,4 +27,4 @@ pub mod mount;
 pub mod ops;
 
 // the face
-//pub mod cli;
+pub mod cli;

@@ -32,7 +32,11 @@ pub fn run(reader: &Reader, snapshot: &Snapshot, path: &[u8], out: &mut dyn Writ
     while at < file.size() {
         cancel.check()?;
         let n = reader.read_file(&file, at, &mut buf).map_err(|e| e.while_doing(format!("cannot read {shown} at byte {at}")))?;
-        out.write_all(&buf[..n]).map_err(|e| Error::io("cannot write the output", e))?;
+        match out.write_all(&buf[..n]) {
+            // Whoever read it has read enough.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(at),
+            other => other.map_err(|e| Error::io("cannot write the output", e))?,
+        }
         at += n as u64;
     }
     out.flush().map_err(|e| Error::io("cannot write the output", e))?;

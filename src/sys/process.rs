@@ -2,7 +2,6 @@
 
 use std::{
     os::unix::fs::MetadataExt,
-    path::Path,
     process::{Command, Stdio},
 };
 
@@ -71,12 +70,8 @@ pub fn run_for_line(command: &str) -> Result<Zeroizing<String>> {
     Ok(Zeroizing::new(line.to_owned()))
 }
 
-/// Refuses a secret file that others may read.
-pub fn warn_of_readable(path: &Path) -> Result<()> {
-    let mode = std::fs::metadata(path).map_err(|e| Error::io(format!("cannot read {}", path.display()), e))?.mode();
-    if mode & libc::S_IFMT == libc::S_IFREG && mode & 0o077 != 0 {
-        return Err(Error::wrong_key(format!("{} can be read by others (mode {:04o})", path.display(), mode & 0o7777))
-            .hint(format!("chmod 600 {}", path.display())));
-    }
-    Ok(())
+/// The permission bits of a regular file that others than its owner may read.
+pub fn readable_by_others(meta: &std::fs::Metadata) -> Option<u32> {
+    let mode = meta.mode();
+    (mode & libc::S_IFMT == libc::S_IFREG && mode & 0o077 != 0).then_some(mode & 0o7777)
 }

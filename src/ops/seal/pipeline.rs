@@ -120,7 +120,9 @@ pub fn run(job: &Job) -> Result<Assembled> {
 
         let mut first = FirstFailure::default();
         first.take(join(walk));
-        readers.into_iter().for_each(|reader| drop(first.take(join(reader))));
+        for reader in readers {
+            first.take(join(reader));
+        }
         let assembled = first.take(join(assemble));
         let compressed = compressors.into_iter().filter_map(|c| first.take(join(c))).count() == job.workers;
         if compressed && assembled.is_some() && first.0.is_none() {

@@ -18,8 +18,6 @@ pub struct Task {
     pub dir: Arc<Dir>,
     /// Its name.
     pub name: Box<[u8]>,
-    /// What the walk saw.
-    pub listed: Stat,
 }
 
 /// Files to read, and where their content goes.

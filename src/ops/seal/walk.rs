@@ -255,7 +255,7 @@ impl Walker<'_> {
             return self.step(Step::Linked(Box::new((name, stat))));
         }
         self.out.bytes += stat.size.min(stat.allocated.max(4096));
-        self.out.tasks.push(Task { dir, name: name.clone(), listed: stat });
+        self.out.tasks.push(Task { dir, name: name.clone() });
         self.step(Step::Read(name))
     }
 

@@ -1,0 +1,40 @@
+//! `coffre cat`.
+
+use std::sync::Arc;
+
+use crate::{
+    cli::{Run, keys, split_snap_path},
+    error::{Error, Result},
+    ops,
+    vault::{Reader, Selector, select},
+};
+
+/// Frames kept while one file is read.
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// Print a file.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Snapshot and path: `latest:/etc/hosts`, `1a2b3c4d:/etc/hosts`, `yesterday:/etc/hosts`
+    #[arg(value_name = "SNAP:PATH")]
+    what: String,
+}
+
+/// Runs it.
+pub fn run(run: &Run, args: &Args) -> Result<u8> {
+    let (snap, path) = split_snap_path(&args.what);
+    if path.is_empty() {
+        return Err(Error::usage(format!("`{}` names no file", args.what)).hint("write SNAP:PATH, such as latest:/etc/hosts"));
+    }
+    let selector = Selector::parse(snap, run.clock.now_ns())?;
+    let opened = run.globals.open()?;
+    let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
+    let (snapshots, findings) = opened.vault.snapshots(&owner)?;
+    for finding in findings {
+        run.screen.warning(&format!("{}: {}", finding.object, finding.text));
+    }
+    let snapshot = select(&snapshots, &selector)?;
+    let (reader, _) = Reader::open(opened.vault.clone(), owner, CACHE_BYTES)?;
+    ops::cat::run(&reader, snapshot, path.as_bytes(), &mut std::io::stdout().lock(), &run.cancel)?;
+    Ok(0)
+}

@@ -1,0 +1,70 @@
+//! `coffre init`.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::{
+    cli::{Run, keys, state_base},
+    error::{Error, Result},
+    format::name_from,
+    ops, sys,
+    vault::Way,
+};
+
+/// Create a vault.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Public key that opens the vault: age1…, or an ssh-ed25519 or ssh-rsa line (repeatable)
+    #[arg(long, value_name = "KEY")]
+    recipient: Vec<String>,
+    /// File with such keys, one a line
+    #[arg(long, value_name = "FILE")]
+    recipients_file: Vec<PathBuf>,
+    /// Name under which this host seals (default: its host name)
+    #[arg(long, value_name = "NAME")]
+    sealer: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Made {
+    vault: String,
+    place: String,
+    sealer: String,
+    ways: Vec<String>,
+    recovery_kit: String,
+}
+
+/// Runs it.
+pub fn run(run: &Run, args: &Args) -> Result<u8> {
+    let (store, _) = run.globals.store()?;
+    let mut ways: Vec<Way> = args.recipient.iter().map(|text| Way::parse(text)).collect::<Result<_>>()?;
+    for path in &args.recipients_file {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(format!("cannot read {}", path.display()), e))?;
+        let before = ways.len();
+        for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+            ways.push(Way::parse(line)?);
+        }
+        if ways.len() == before {
+            return Err(Error::usage(format!("{} holds no public key", path.display())));
+        }
+    }
+    // A passphrase in the environment is meant for opening vaults; beside recipients only an option adds one.
+    match keys::passphrase(run.globals, !ways.is_empty())? {
+        Some(secret) => ways.push(Way::Passphrase(secret)),
+        None if ways.is_empty() => ways.push(Way::Passphrase(keys::new_passphrase()?)),
+        None => (),
+    }
+    let sealer = args.sealer.clone().unwrap_or_else(|| name_from(&sys::host_name()));
+    let report = ops::init::run(store, &ways, &sealer, &state_base()?)?;
+    let made = Made {
+        vault: report.vault.config.id.to_string(),
+        place: report.vault.store.describe(),
+        sealer: report.sealer,
+        ways: ways.iter().map(Way::describe).collect(),
+        recovery_kit: report.recovery_kit,
+    };
+    run.screen.data(&made, || made.recovery_kit.clone())?;
+    run.screen.note(&format!("vault {} is ready; print the kit above and keep it apart from this machine", made.place));
+    Ok(0)
+}

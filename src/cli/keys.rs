@@ -1,0 +1,108 @@
+//! From the options that name keys to what opens a vault. The home of `rpassword`.
+
+use std::{io::IsTerminal, path::{Path, PathBuf}, sync::Arc};
+
+use zeroize::Zeroizing;
+
+use crate::{
+    cli::Globals,
+    error::{Error, Result},
+    sys,
+    vault::{Ask, OwnerKeys, Unlocking, Vault},
+};
+
+/// Longest identity or passphrase file read, in bytes.
+const SECRET_FILE_LEN_MAX: u64 = 1 << 20;
+
+/// Asks on the terminal.
+pub struct Terminal;
+
+impl Ask for Terminal {
+    fn secret(&self, what: &str) -> Result<Zeroizing<String>> {
+        let secret = rpassword::prompt_password(format!("{what}: ")).map(Zeroizing::new);
+        secret.map_err(|e| Error::wrong_key(format!("cannot ask for the {what}")).because(e).hint("give --passphrase-file, --passphrase-command or --identity"))
+    }
+}
+
+/// Whether a person sits at a terminal.
+pub fn can_ask() -> bool {
+    std::io::stdin().is_terminal() || std::io::stderr().is_terminal()
+}
+
+/// Reads a file that holds a secret.
+fn secret_file(path: &Path, globals: &Globals) -> Result<Zeroizing<String>> {
+    let failed = |e| Error::io(format!("cannot read {}", path.display()), e);
+    let meta = std::fs::metadata(path).map_err(failed)?;
+    if meta.len() > SECRET_FILE_LEN_MAX {
+        return Err(Error::usage(format!("{} is too long to be a key", path.display())));
+    }
+    if let Some(mode) = sys::readable_by_others(&meta) {
+        globals.screen().warning(&format!("{} can be read by others (mode {mode:04o}); chmod 600 it", path.display()));
+    }
+    std::fs::read_to_string(path).map(Zeroizing::new).map_err(failed)
+}
+
+/// The passphrase that the command line or the environment gives, if any; `explicit` leaves the environment out.
+pub fn passphrase(globals: &Globals, explicit: bool) -> Result<Option<Zeroizing<String>>> {
+    if let Some(path) = &globals.passphrase_file {
+        let text = secret_file(path, globals)?;
+        let line = text.lines().next().unwrap_or_default();
+        return not_empty(line, &path.display().to_string()).map(Some);
+    }
+    if let Some(command) = &globals.passphrase_command {
+        let line = sys::run_for_line(command)?;
+        return not_empty(&line, &format!("`{command}`")).map(Some);
+    }
+    match std::env::var("COFFRE_PASSPHRASE") {
+        Ok(text) if !explicit && !text.is_empty() => Ok(Some(Zeroizing::new(text))),
+        _ => Ok(None),
+    }
+}
+
+fn not_empty(line: &str, from: &str) -> Result<Zeroizing<String>> {
+    match line.is_empty() {
+        true => Err(Error::usage(format!("the passphrase from {from} is empty"))),
+        false => Ok(Zeroizing::new(line.to_owned())),
+    }
+}
+
+/// The identity files that were named, by option or environment.
+fn identity_files(globals: &Globals) -> Vec<PathBuf> {
+    if !globals.identity.is_empty() {
+        return globals.identity.clone();
+    }
+    std::env::var_os("COFFRE_IDENTITY").map(|paths| std::env::split_paths(&paths).filter(|p| !p.as_os_str().is_empty()).collect()).unwrap_or_default()
+}
+
+/// Gathers what was given to unlock a vault. Asks nothing yet.
+pub fn unlocking(globals: &Globals) -> Result<Unlocking> {
+    let ask: Option<Arc<dyn Ask>> = can_ask().then(|| Arc::new(Terminal) as _);
+    let mut unlocking = Unlocking::asking(ask);
+    for path in identity_files(globals) {
+        unlocking.add_identity_file(&path.display().to_string(), &secret_file(&path, globals)?)?;
+    }
+    Ok(match passphrase(globals, false)? {
+        Some(secret) => unlocking.with_passphrase(secret),
+        None => unlocking,
+    })
+}
+
+/// Unlocks the vault.
+pub fn unlock(globals: &Globals, vault: &Vault) -> Result<OwnerKeys> {
+    unlocking(globals)?.open(&*vault.store, vault.config.id)
+}
+
+/// A new passphrase, asked for twice.
+pub fn new_passphrase() -> Result<Zeroizing<String>> {
+    if !can_ask() {
+        return Err(Error::usage("no way into the new vault was given").hint("give --recipient age1…, --recipients-file FILE, --passphrase-file FILE or --passphrase-command CMD"));
+    }
+    let first = Terminal.secret("new passphrase")?;
+    if first.is_empty() {
+        return Err(Error::usage("an empty passphrase protects nothing"));
+    }
+    match *Terminal.secret("the same once more")? == *first {
+        true => Ok(first),
+        false => Err(Error::usage("the two passphrases differ").hint("nothing was made; try again")),
+    }
+}

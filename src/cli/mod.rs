@@ -1,0 +1,255 @@
+//! The terminal: what was typed, and the one `match` over commands. The home of `clap`.
+
+mod cat;
+mod catalog;
+mod exit;
+mod init;
+mod keys;
+mod mount;
+mod output;
+mod seal;
+mod snapshots;
+mod verify;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+};
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::{
+    cli::output::{Progress, Screen, When},
+    error::{Error, Result},
+    store::{Local, Store},
+    sys::{self, Cancel, Clock, SystemClock},
+    vault::{StateDir, Vault},
+};
+
+/// An encrypted, deduplicating backup vault whose every snapshot is a read-only file system.
+///
+/// `coffre init` makes a vault, `coffre seal PATH` adds a snapshot, `coffre mount DIR` shows all of them as files; restoring is `cp`.
+#[derive(Parser)]
+#[command(name = "coffre", version, max_term_width = 110, after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but some source files could not be read, 4 damage found,\n10 no vault here, 11 in use, 12 no key opens it, 130 interrupted.")]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(clap::Args)]
+pub struct Globals {
+    /// The vault: a directory
+    #[arg(long, global = true, env = "COFFRE_VAULT", value_name = "PATH")]
+    vault: Option<String>,
+    /// Age identity file or SSH private key that opens the vault (repeatable; COFFRE_IDENTITY names some, separated by colons)
+    #[arg(long, global = true, value_name = "FILE")]
+    identity: Vec<PathBuf>,
+    /// File whose first line is the passphrase
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "passphrase_command")]
+    passphrase_file: Option<PathBuf>,
+    /// Shell command that prints the passphrase (COFFRE_PASSPHRASE may hold it too)
+    #[arg(long, global = true, value_name = "CMD")]
+    passphrase_command: Option<String>,
+    /// Data on standard output as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say only what is wrong
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Say more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// When to colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: When,
+    /// How to show progress
+    #[arg(long, global = true, value_name = "HOW", default_value = "auto")]
+    progress: Progress,
+    #[arg(skip)]
+    screen: OnceLock<Arc<Screen>>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Create a vault and print its recovery kit
+    Init(init::Args),
+    /// Add a snapshot of some paths
+    Seal(seal::Args),
+    /// List snapshots
+    Snapshots(snapshots::Args),
+    /// Show every snapshot as files below a directory, until ^C or unmount
+    Mount(mount::Args),
+    /// End a mount
+    Unmount(mount::UnmountArgs),
+    /// Print a file of a snapshot
+    Cat(cat::Args),
+    /// Check that everything is there, is what it was, and opens
+    Verify(verify::Args),
+    /// The local catalog of a sealing host
+    #[command(subcommand)]
+    Catalog(catalog::Command),
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+impl Globals {
+    /// The screen.
+    pub fn screen(&self) -> &Arc<Screen> {
+        self.screen.get_or_init(|| Arc::new(Screen::new(self.json, self.quiet, self.color, self.progress)))
+    }
+
+    /// Where the vault is, for `init`, or for opening it.
+    fn store(&self) -> Result<(Arc<dyn Store>, PathBuf)> {
+        let place = self.vault.as_deref().filter(|v| !v.is_empty());
+        let place = place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?;
+        if let Some((scheme, _)) = place.split_once("://") {
+            return Err(Error::unsupported(format!("this coffre reads vaults in directories only, not at {scheme}://")));
+        }
+        // A mount in the background leaves the current directory; the vault stays where it is.
+        let path = std::path::absolute(place).map_err(|e| Error::io(format!("cannot use {place}"), e))?;
+        let path = std::fs::canonicalize(&path).unwrap_or(path);
+        if path.exists() && !path.is_dir() {
+            return Err(Error::no_vault(format!("{} is not a directory", path.display())).hint("a vault is a directory"));
+        }
+        Ok((Arc::new(Local::new(path.clone())), path))
+    }
+
+    /// Opens the vault.
+    fn open(&self) -> Result<Opened> {
+        let (store, path) = self.store()?;
+        let vault = Vault::open(store)?;
+        let state = StateDir::new(&state_base()?, vault.config.id);
+        Ok(Opened { vault, path, state })
+    }
+}
+
+/// A vault with this host's side of it.
+struct Opened {
+    vault: Vault,
+    path: PathBuf,
+    state: StateDir,
+}
+
+/// The directory below which each vault's state directory lies.
+fn state_base() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let base = set("COFFRE_STATE_DIR")
+        .or_else(|| set("XDG_STATE_HOME").filter(|p| p.is_absolute()).map(|p| p.join("coffre")))
+        .or_else(|| set("HOME").map(|home| home.join(".local/state/coffre")))
+        .ok_or_else(|| Error::usage("no place for the state directory: HOME is not set").hint("set COFFRE_STATE_DIR"))?;
+    std::path::absolute(&base).map_err(|e| Error::io(format!("cannot use {}", base.display()), e))
+}
+
+/// Splits `SNAP:PATH`. The path starts at the first `:/`, or else at the first colon.
+fn split_snap_path(text: &str) -> (&str, &str) {
+    match text.find(":/").or_else(|| text.find(':')) {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, ""),
+    }
+}
+
+/// What a command gets besides its arguments.
+struct Run<'a> {
+    globals: &'a Globals,
+    screen: &'a Arc<Screen>,
+    clock: Arc<dyn Clock>,
+    cancel: Cancel,
+}
+
+/// Parses the command line, runs the command, prints its error.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let code = if e.use_stderr() { exit::code(crate::error::ErrorKind::Usage) } else { 0 };
+            let _ = e.print();
+            return ExitCode::from(code);
+        }
+    };
+    sys::raise_file_limit();
+    let screen = cli.globals.screen().clone();
+    let run = Run { globals: &cli.globals, screen: &screen, clock: Arc::new(SystemClock), cancel: Cancel::default() };
+    match run.command(&cli.command) {
+        Ok(code) => {
+            screen.end_progress();
+            ExitCode::from(code)
+        }
+        Err(e) => {
+            screen.error(&e);
+            ExitCode::from(exit::code(e.kind()))
+        }
+    }
+}
+
+impl Run<'_> {
+    fn command(&self, command: &Command) -> Result<u8> {
+        // A mount waits for its signals itself, and unmounts.
+        if !matches!(command, Command::Mount(_)) {
+            sys::catch_signals(&self.cancel)?;
+        }
+        match command {
+            Command::Init(args) => init::run(self, args),
+            Command::Seal(args) => seal::run(self, args),
+            Command::Snapshots(args) => snapshots::run(self, args),
+            Command::Mount(args) => mount::run(self, args),
+            Command::Unmount(args) => mount::unmount(self, args),
+            Command::Cat(args) => cat::run(self, args),
+            Command::Verify(args) => verify::run(self, args),
+            Command::Catalog(command) => catalog::run(self, command),
+            Command::Completions { shell } => {
+                clap_complete::generate(*shell, &mut Cli::command(), "coffre", &mut std::io::stdout());
+                Ok(0)
+            }
+            Command::Man => manual(),
+        }
+    }
+}
+
+/// Prints one manual page: the program, then every command.
+fn manual() -> Result<u8> {
+    let mut page = Vec::new();
+    let failed = |e| Error::io("cannot write the manual page", e);
+    let mut command = Cli::command();
+    command.build();
+    clap_mangen::Man::new(command.clone()).render(&mut page).map_err(failed)?;
+    for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
+        let man = clap_mangen::Man::new(sub.clone());
+        page.extend_from_slice(format!(".SH {}\n", sub.get_name().to_uppercase()).as_bytes());
+        man.render_synopsis_section(&mut page).and_then(|()| man.render_description_section(&mut page)).and_then(|()| man.render_options_section(&mut page)).map_err(failed)?;
+    }
+    match std::io::Write::write_all(&mut std::io::stdout(), &page) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(failed(e)),
+        _ => Ok(0),
+    }
+}
+
+/// A path for people.
+fn shown(path: &Path) -> String {
+    output::visible(&path.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_snapshot_and_a_path_come_apart() {
+        assert_eq!(split_snap_path("latest:/etc/hosts"), ("latest", "/etc/hosts"));
+        assert_eq!(split_snap_path("2025-11-08T03:00:/etc/a:b"), ("2025-11-08T03:00", "/etc/a:b"));
+        assert_eq!(split_snap_path("1a2b3c4d:etc/hosts"), ("1a2b3c4d", "etc/hosts"));
+    }
+}

@@ -1,0 +1,160 @@
+//! `coffre mount` and `coffre unmount`.
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde::Serialize;
+
+use crate::{
+    cli::{Run, exit, keys, shown},
+    error::{Error, Result},
+    mount::{self, Options, Xattrs},
+    sys,
+    vault::Reader,
+};
+
+/// Show every snapshot as files.
+#[derive(clap::Args)]
+pub struct Args {
+    /// An empty directory
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Go to the background, and return once the mount answers
+    #[arg(long)]
+    daemon: bool,
+    /// Let other users look in, as far as the recorded permissions let them (root: always)
+    #[arg(long)]
+    allow_other: bool,
+    /// Show everything as owned by these numbers
+    #[arg(long, value_name = "UID:GID", value_parser = parse_owner)]
+    owner: Option<(u32, u32)>,
+    /// Memory for decoded data
+    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = parse_size)]
+    cache: u64,
+    /// Whether to show extended attributes and ACLs: `auto` does if a snapshot has any
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_enum)]
+    xattrs: XattrsArg,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum XattrsArg {
+    Auto,
+    Always,
+    Never,
+}
+
+/// End a mount.
+#[derive(clap::Args)]
+pub struct UnmountArgs {
+    /// Where the vault is mounted
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Even while it is in use: it disappears now, and ends when its last user leaves
+    #[arg(long)]
+    lazy: bool,
+}
+
+fn parse_owner(text: &str) -> std::result::Result<(u32, u32), String> {
+    let numbers = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    numbers.ok_or_else(|| "two numbers are wanted, such as 1000:1000".to_owned())
+}
+
+fn parse_size(text: &str) -> std::result::Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
+        "" => Some(0),
+        "k" => Some(10),
+        "m" => Some(20),
+        "g" => Some(30),
+        _ => None,
+    };
+    let size = shift.and_then(|shift| digits.parse::<u64>().ok()?.checked_mul(1 << shift));
+    size.ok_or_else(|| "a size is wanted, such as 64M or 1G".to_owned())
+}
+
+#[derive(Serialize)]
+struct Mounted {
+    mounted: String,
+}
+
+/// Runs it.
+pub fn run(run: &Run, args: &Args) -> Result<u8> {
+    let opened = run.globals.open()?;
+    let mut options = Options {
+        point: args.dir.clone(),
+        not_over: vec![opened.path.clone(), opened.state.path().to_owned()],
+        allow_other: args.allow_other,
+        owner: args.owner,
+        xattrs: match args.xattrs {
+            XattrsArg::Auto => Xattrs::Auto,
+            XattrsArg::Always => Xattrs::Always,
+            XattrsArg::Never => Xattrs::Never,
+        },
+        host: sys::host_name(),
+    };
+    // Before the passphrase is asked for, and before there is nobody to tell.
+    options.point = mount::check(&options, &**run.screen)?;
+    let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
+    let mut readiness = match args.daemon {
+        false => sys::Readiness::nobody(),
+        true => match sys::daemonise()? {
+            Ok(readiness) => readiness,
+            Err((0, _)) => return told(run, args).map(|()| 0),
+            // The child has said why on the same standard error.
+            Err((code, text)) if text.is_empty() => return Ok(code),
+            Err((_, text)) => return Err(Error::unavailable(text)),
+        },
+    };
+    let served = serve(run, args, opened.vault, owner, &options, &mut readiness);
+    match served {
+        Err(e) if readiness.is_awaited() => {
+            run.screen.error(&e);
+            readiness.failed(exit::code(e.kind()), "");
+            Ok(exit::code(e.kind()))
+        }
+        other => other.map(|()| 0),
+    }
+}
+
+fn serve(run: &Run, args: &Args, vault: crate::vault::Vault, owner: Arc<crate::vault::OwnerKeys>, options: &Options, readiness: &mut sys::Readiness) -> Result<()> {
+    let (reader, findings) = Reader::open(vault, owner, args.cache)?;
+    for finding in findings {
+        run.screen.warning(&format!("{}: {}; what it lists is looked for in the packs themselves", finding.object, finding.text));
+    }
+    mount::serve(Arc::new(reader), options, run.screen.clone(), run.clock.clone(), || {
+        if readiness.is_awaited() {
+            readiness.ready();
+        } else if let Err(e) = told(run, args) {
+            run.screen.warning(&e.chain());
+        }
+    })
+}
+
+fn told(run: &Run, args: &Args) -> Result<()> {
+    let mounted = Mounted { mounted: args.dir.display().to_string() };
+    if run.globals.json {
+        return run.screen.data(&mounted, String::new);
+    }
+    let how = if args.daemon { format!("coffre unmount {} ends it", shown(&args.dir)) } else { "^C ends it".to_owned() };
+    run.screen.note(&format!("mounted on {}; {how}", shown(&args.dir)));
+    Ok(())
+}
+
+/// Ends a mount.
+pub fn unmount(run: &Run, args: &UnmountArgs) -> Result<u8> {
+    mount::unmount(&args.dir, args.lazy)?;
+    run.screen.note(&format!("unmounted {}", shown(&args.dir)));
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_owners_are_read() {
+        assert_eq!((parse_size("64M"), parse_size("1GiB"), parse_size("512")), (Ok(64 << 20), Ok(1 << 30), Ok(512)));
+        assert!(parse_size("much").is_err() && parse_size("-1M").is_err() && parse_size("M").is_err());
+        assert_eq!(parse_owner("1000:100"), Ok((1000, 100)));
+        assert!(parse_owner("me:us").is_err());
+    }
+}

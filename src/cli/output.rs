@@ -1,0 +1,226 @@
+//! Words on the screen. Data goes to standard output, everything else to standard error, in lower case, without a final
+//! period, with `coffre: ` before it; a hint has a line of its own. With `--json` the same facts as objects.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::Mutex,
+    time::Duration,
+};
+
+use clap::builder::styling::{AnsiColor, Style};
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::{
+    cli::exit,
+    error::{Error, Result},
+    event::{Event, Sink},
+};
+
+/// When to colour, or to show progress as a bar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum When {
+    /// On a terminal.
+    Auto,
+    /// In any case.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How to show progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Progress {
+    /// A bar, if standard error is a terminal.
+    Auto,
+    /// A bar in any case.
+    Always,
+    /// Not at all.
+    Never,
+    /// One JSON object a line on standard error.
+    Json,
+}
+
+/// The screen.
+pub struct Screen {
+    /// Data as JSON.
+    pub json: bool,
+    quiet: bool,
+    colour: bool,
+    progress: Progress,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Screen {
+    /// Writes as told.
+    pub fn new(json: bool, quiet: bool, colour: When, progress: Progress) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let colour = match colour {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => terminal && std::env::var_os("NO_COLOR").is_none(),
+        };
+        let progress = match progress {
+            _ if quiet => Progress::Never,
+            Progress::Auto if terminal => Progress::Always,
+            Progress::Auto => Progress::Never,
+            other => other,
+        };
+        Self { json, quiet, colour, progress, bar: Mutex::default() }
+    }
+
+    fn line(&self, style: Style, word: &str, text: &str) {
+        let text = visible(text);
+        let line = match self.colour {
+            true => format!("coffre: {style}{word}:{style:#} {text}\n"),
+            false => format!("coffre: {word}: {text}\n"),
+        };
+        // Nobody is left to tell if standard error is gone.
+        let write = || drop(io::stderr().write_all(line.as_bytes()));
+        match &*self.bar.lock().expect("nobody panics while drawing") {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Says a fact for the person watching.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            self.line(AnsiColor::Cyan.on_default(), "note", text);
+        }
+    }
+
+    /// Says that something is wrong, though the work goes on.
+    pub fn warning(&self, text: &str) {
+        self.line(AnsiColor::Yellow.on_default(), "warning", text);
+    }
+
+    /// Says why the command failed.
+    pub fn error(&self, e: &Error) {
+        self.end_progress();
+        if self.json {
+            #[derive(Serialize)]
+            struct Failure<'a> {
+                error: String,
+                hint: Option<&'a str>,
+                kind: String,
+                exit_code: u8,
+            }
+            let failure = Failure { error: e.chain(), hint: e.hint_text(), kind: format!("{:?}", e.kind()), exit_code: exit::code(e.kind()) };
+            let text = serde_json::to_string(&failure).unwrap_or_default();
+            let _ = writeln!(io::stderr(), "{text}");
+            return;
+        }
+        self.line(AnsiColor::Red.on_default().bold(), "error", &e.chain());
+        if let Some(hint) = e.hint_text() {
+            self.line(AnsiColor::Green.on_default(), "hint", hint);
+        }
+    }
+
+    /// Prints data: as JSON, or as `text` says.
+    pub fn data<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<()> {
+        self.end_progress();
+        let out = match self.json {
+            true => serde_json::to_string_pretty(value).map_err(|e| Error::bug("cannot write JSON").because(e))? + "\n",
+            false => text(),
+        };
+        match io::stdout().write_all(out.as_bytes()).and_then(|()| io::stdout().flush()) {
+            // Whoever read it has read enough.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(|e| Error::io("cannot write the output", e)),
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn end_progress(&self) {
+        if let Some(bar) = self.bar.lock().expect("nobody panics while drawing").take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn progress(&self, entries: u64, bytes: u64, total: Option<u64>) {
+        match self.progress {
+            Progress::Never | Progress::Auto => (),
+            Progress::Json => {
+                #[derive(Serialize)]
+                struct Line {
+                    entries: u64,
+                    bytes: u64,
+                    bytes_total: Option<u64>,
+                }
+                let text = serde_json::to_string(&Line { entries, bytes, bytes_total: total }).unwrap_or_default();
+                let _ = writeln!(io::stderr(), "{text}");
+            }
+            Progress::Always => {
+                let mut bar = self.bar.lock().expect("nobody panics while drawing");
+                let bar = bar.get_or_insert_with(|| {
+                    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10));
+                    let template = match total {
+                        Some(_) => "{bar:30} {bytes}/{total_bytes}  {binary_bytes_per_sec}  eta {eta}  {msg}",
+                        None => "{spinner} {bytes}  {binary_bytes_per_sec}  {msg}",
+                    };
+                    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+                    bar.enable_steady_tick(Duration::from_millis(200));
+                    bar
+                });
+                if let Some(total) = total {
+                    bar.set_length(total);
+                }
+                bar.set_position(bytes);
+                bar.set_message(format!("{} done", HumanCount(entries)));
+            }
+        }
+    }
+}
+
+impl Sink for Screen {
+    fn send(&self, event: Event) {
+        match event {
+            Event::Note(text) => self.note(&text),
+            Event::Warning(text) => self.warning(&text),
+            Event::Progress { entries, bytes, bytes_total } => self.progress(entries, bytes, bytes_total),
+        }
+    }
+}
+
+/// Text with control characters made visible: a file name must not steer a terminal.
+pub fn visible(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// A size for people.
+pub fn bytes(n: u64) -> String {
+    HumanBytes(n).to_string()
+}
+
+/// A count for people.
+pub fn count(n: u64) -> String {
+    HumanCount(n).to_string()
+}
+
+/// Lines of cells as aligned columns, two spaces apart; the last column is as long as it likes.
+pub fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
+    let width = |n: usize| rows.iter().map(|row| row[n].chars().count()).chain([head[n].len()]).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell}{}", " ".repeat(width - cell.chars().count().min(*width)))).collect();
+        padded.join("  ").trim_end().to_owned() + "\n"
+    };
+    let mut text = line(head.to_vec());
+    for row in &rows {
+        text.push_str(&line(row.iter().map(String::as_str).collect()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_cannot_steer_the_terminal() {
+        assert_eq!(visible("a\x1b[31mb\nc"), "a\\u{1b}[31mb\\nc");
+        assert_eq!(columns(&["ID", "PATH"], &[vec!["1".into(), "x\ty".into()]]), "ID  PATH\n1   x\\ty\n");
+    }
+}
