@@ -268,5 +268,6 @@ fn open_db(path: &Path, careful: bool) -> Result<sled::Db> {
         .name("catalog".to_owned())
         .spawn(move || tell.send(open()))
         .map_err(|e| Error::io("cannot start a thread", e))?;
-    hear.recv_timeout(Duration::from_secs(OPEN_SECS_MAX)).unwrap_or_else(|_| Err(failed(format!("it did not open within {OPEN_SECS_MAX} s"))))
+    hear.recv_timeout(Duration::from_secs(OPEN_SECS_MAX))
+        .unwrap_or_else(|_| Err(failed(format!("it did not open within {OPEN_SECS_MAX} s"))))
 }

@@ -18,10 +18,22 @@ pub fn run(run: &Run, command: &Command) -> Result<u8> {
     let Command::Rebuild = command;
     let opened = run.globals.open()?;
     let sealer = seal::sealer_keys(run, &opened)?;
-    let context = Context { vault: &opened.vault, sealer: &sealer, state: &opened.state, clock: &*run.clock, sink: &**run.screen, cancel: &run.cancel };
+    let context = Context {
+        vault: &opened.vault,
+        sealer: &sealer,
+        state: &opened.state,
+        clock: &*run.clock,
+        sink: &**run.screen,
+        cancel: &run.cancel,
+    };
     let report = ops::catalog::rebuild(&context)?;
     run.screen.data(&report, || {
-        format!("catalog rebuilt: {} packs, {} chunks, {:.1} s\n", output::count(report.packs as u64), output::count(report.chunks), report.seconds)
+        format!(
+            "catalog rebuilt: {} packs, {} chunks, {:.1} s\n",
+            output::count(report.packs as u64),
+            output::count(report.chunks),
+            report.seconds
+        )
     })?;
     Ok(0)
 }

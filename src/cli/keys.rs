@@ -1,6 +1,10 @@
 //! From the options that name keys to what opens a vault. The home of `rpassword`.
 
-use std::{io::IsTerminal, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use zeroize::Zeroizing;
 
@@ -20,7 +24,11 @@ pub struct Terminal;
 impl Ask for Terminal {
     fn secret(&self, what: &str) -> Result<Zeroizing<String>> {
         let secret = rpassword::prompt_password(format!("{what}: ")).map(Zeroizing::new);
-        secret.map_err(|e| Error::wrong_key(format!("cannot ask for the {what}")).because(e).hint("give --passphrase-file, --passphrase-command or --identity"))
+        secret.map_err(|e| {
+            Error::wrong_key(format!("cannot ask for the {what}"))
+                .because(e)
+                .hint("give --passphrase-file, --passphrase-command or --identity")
+        })
     }
 }
 
@@ -71,7 +79,9 @@ fn identity_files(globals: &Globals) -> Vec<PathBuf> {
     if !globals.identity.is_empty() {
         return globals.identity.clone();
     }
-    std::env::var_os("COFFRE_IDENTITY").map(|paths| std::env::split_paths(&paths).filter(|p| !p.as_os_str().is_empty()).collect()).unwrap_or_default()
+    std::env::var_os("COFFRE_IDENTITY")
+        .map(|paths| std::env::split_paths(&paths).filter(|p| !p.as_os_str().is_empty()).collect())
+        .unwrap_or_default()
 }
 
 /// Gathers what was given to unlock a vault. Asks nothing yet.
@@ -95,7 +105,8 @@ pub fn unlock(globals: &Globals, vault: &Vault) -> Result<OwnerKeys> {
 /// A new passphrase, asked for twice.
 pub fn new_passphrase() -> Result<Zeroizing<String>> {
     if !can_ask() {
-        return Err(Error::usage("no way into the new vault was given").hint("give --recipient age1…, --recipients-file FILE, --passphrase-file FILE or --passphrase-command CMD"));
+        return Err(Error::usage("no way into the new vault was given")
+            .hint("give --recipient age1…, --recipients-file FILE, --passphrase-file FILE or --passphrase-command CMD"));
     }
     let first = Terminal.secret("new passphrase")?;
     if first.is_empty() {

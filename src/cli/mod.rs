@@ -31,7 +31,12 @@ use crate::{
 ///
 /// `coffre init` makes a vault, `coffre seal PATH` adds a snapshot, `coffre mount DIR` shows all of them as files; restoring is `cp`.
 #[derive(Parser)]
-#[command(name = "coffre", version, max_term_width = 110, after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but some source files could not be read, 4 damage found,\n10 no vault here, 11 in use, 12 no key opens it, 130 interrupted.")]
+#[command(
+    name = "coffre",
+    version,
+    max_term_width = 110,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but some source files could not be read, 4 damage found,\n10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
+)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -224,7 +229,10 @@ fn manual() -> Result<u8> {
     for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
         let man = clap_mangen::Man::new(sub.clone());
         page.extend_from_slice(format!(".SH {}\n", sub.get_name().to_uppercase()).as_bytes());
-        man.render_synopsis_section(&mut page).and_then(|()| man.render_description_section(&mut page)).and_then(|()| man.render_options_section(&mut page)).map_err(failed)?;
+        man.render_synopsis_section(&mut page)
+            .and_then(|()| man.render_description_section(&mut page))
+            .and_then(|()| man.render_options_section(&mut page))
+            .map_err(failed)?;
     }
     match std::io::Write::write_all(&mut std::io::stdout(), &page) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(failed(e)),

@@ -115,7 +115,14 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     }
 }
 
-fn serve(run: &Run, args: &Args, vault: crate::vault::Vault, owner: Arc<crate::vault::OwnerKeys>, options: &Options, readiness: &mut sys::Readiness) -> Result<()> {
+fn serve(
+    run: &Run,
+    args: &Args,
+    vault: crate::vault::Vault,
+    owner: Arc<crate::vault::OwnerKeys>,
+    options: &Options,
+    readiness: &mut sys::Readiness,
+) -> Result<()> {
     let (reader, findings) = Reader::open(vault, owner, args.cache)?;
     for finding in findings {
         run.screen.warning(&format!("{}: {}; what it lists is looked for in the packs themselves", finding.object, finding.text));

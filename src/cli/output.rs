@@ -106,7 +106,8 @@ impl Screen {
                 kind: String,
                 exit_code: u8,
             }
-            let failure = Failure { error: e.chain(), hint: e.hint_text(), kind: format!("{:?}", e.kind()), exit_code: exit::code(e.kind()) };
+            let failure =
+                Failure { error: e.chain(), hint: e.hint_text(), kind: format!("{:?}", e.kind()), exit_code: exit::code(e.kind()) };
             let text = serde_json::to_string(&failure).unwrap_or_default();
             let _ = writeln!(io::stderr(), "{text}");
             return;
@@ -204,7 +205,11 @@ pub fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |n: usize| rows.iter().map(|row| row[n].chars().count()).chain([head[n].len()]).max().unwrap_or(0);
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let line = |cells: Vec<&str>| {
-        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell}{}", " ".repeat(width - cell.chars().count().min(*width)))).collect();
+        let padded: Vec<String> = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell}{}", " ".repeat(width - cell.chars().count().min(*width))))
+            .collect();
         padded.join("  ").trim_end().to_owned() + "\n"
     };
     let mut text = line(head.to_vec());

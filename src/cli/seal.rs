@@ -35,7 +35,14 @@ pub struct Args {
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let opened = run.globals.open()?;
     let sealer = sealer_keys(run, &opened)?;
-    let context = Context { vault: &opened.vault, sealer: &sealer, state: &opened.state, clock: &*run.clock, sink: &**run.screen, cancel: &run.cancel };
+    let context = Context {
+        vault: &opened.vault,
+        sealer: &sealer,
+        state: &opened.state,
+        clock: &*run.clock,
+        sink: &**run.screen,
+        cancel: &run.cancel,
+    };
     let options = Options {
         paths: args.paths.clone(),
         exclude: args.exclude.clone(),

@@ -36,7 +36,9 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let moment = |text: &Option<String>| -> Result<Option<i128>> {
         let Some(text) = text else { return Ok(None) };
         let moment = sys::parse_moment(text, run.clock.now_ns());
-        moment.map(Some).ok_or_else(|| Error::usage(format!("`{text}` is no time")).hint("write 2025-11-08, 2025-11-08T03:00, yesterday, or 3 days ago"))
+        moment.map(Some).ok_or_else(|| {
+            Error::usage(format!("`{text}` is no time")).hint("write 2025-11-08, 2025-11-08T03:00, yesterday, or 3 days ago")
+        })
     };
     let filter = Filter {
         host: args.host.clone(),

@@ -101,7 +101,10 @@ fn text(r: &Report) -> String {
         r.seconds
     ));
     if r.unreferenced > 0 {
-        text.push_str(&format!("{} objects are in no snapshot: left by a seal that did not finish, reused by the next\n", output::count(r.unreferenced)));
+        text.push_str(&format!(
+            "{} objects are in no snapshot: left by a seal that did not finish, reused by the next\n",
+            output::count(r.unreferenced)
+        ));
     }
     text
 }

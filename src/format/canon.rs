@@ -89,13 +89,13 @@ mod tests {
             assert!(check(good, "test").is_ok(), "{good:x?}");
         }
         let bad: [&[u8]; 9] = [
-            &[0x18, 0x17],                   // 23 in two bytes
-            &[0x19, 0x00, 0xff],             // 255 in three
-            &[0x1b, 0, 0, 0, 0, 1, 0, 0, 0], // fits four
-            &[0x9f, 0xff],                   // indefinite
-            &[0xa2, 0x01, 0x00, 0x00, 0x00], // keys out of order
-            &[0xa2, 0x01, 0x00, 0x01, 0x00], // a key twice
-            &[0x00, 0x00],                   // two items
+            &[0x18, 0x17],                                           // 23 in two bytes
+            &[0x19, 0x00, 0xff],                                     // 255 in three
+            &[0x1b, 0, 0, 0, 0, 1, 0, 0, 0],                         // fits four
+            &[0x9f, 0xff],                                           // indefinite
+            &[0xa2, 0x01, 0x00, 0x00, 0x00],                         // keys out of order
+            &[0xa2, 0x01, 0x00, 0x01, 0x00],                         // a key twice
+            &[0x00, 0x00],                                           // two items
             &[0x5b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], // a length that no memory has
             &[0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
         ];

@@ -109,7 +109,14 @@ mod tests {
         changed.extend_from_slice(b"inserted");
         changed.extend_from_slice(&data[1 << 20..]);
         let ends = |lens: &[usize], from_end: usize| {
-            lens.iter().rev().scan(from_end, |end, len| { *end -= len; Some(*end) }).take(40).collect::<Vec<_>>()
+            lens.iter()
+                .rev()
+                .scan(from_end, |end, len| {
+                    *end -= len;
+                    Some(*end)
+                })
+                .take(40)
+                .collect::<Vec<_>>()
         };
         let (a, b) = (ends(&lens, data.len()), ends(&cuts(&chunker, &changed), data.len()));
         assert_eq!(a, b, "the cuts behind an insertion do not move with it");

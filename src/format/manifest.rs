@@ -181,9 +181,22 @@ impl Manifest {
 
     fn decode_checked(d: &mut Decoder) -> std::result::Result<Self, Fault> {
         let mut m = Self {
-            vault: VaultId([0; 16]), sealer: String::new(), seq: 0, previous: None, time_ns: 0, sources: Vec::new(),
-            root: ChunkId::from_bytes([0; 32]), domain: DomainId([0; 16]), new_packs: Vec::new(), condemned_seen: 0,
-            stats: Stats::default(), labels: BTreeMap::new(), tool: String::new(), problems: Vec::new(), host: String::new(), tags: Vec::new(),
+            vault: VaultId([0; 16]),
+            sealer: String::new(),
+            seq: 0,
+            previous: None,
+            time_ns: 0,
+            sources: Vec::new(),
+            root: ChunkId::from_bytes([0; 32]),
+            domain: DomainId([0; 16]),
+            new_packs: Vec::new(),
+            condemned_seen: 0,
+            stats: Stats::default(),
+            labels: BTreeMap::new(),
+            tool: String::new(),
+            problems: Vec::new(),
+            host: String::new(),
+            tags: Vec::new(),
         };
         let mut seen = 0u32;
         for _ in 0..len(d.map()?)? {
@@ -234,7 +247,7 @@ impl Manifest {
                 }
                 15 => m.host = d.str()?.to_owned(),
                 16 => m.tags = list(d, |d| Ok(d.str()?.to_owned()))?,
-                0..128 => d.skip()?,
+                key if key < 128 => d.skip()?,
                 key => return Err(Fault::Newer(format!("field {key}"))),
             }
         }

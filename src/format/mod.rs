@@ -17,15 +17,16 @@ mod wire;
 
 pub use cdc::{CHUNK_LEN_AVERAGE, CHUNK_LEN_MAX, CHUNK_LEN_MIN, Chunker};
 pub use config::Config;
-pub use id::{
-    ChunkId, Digest, Digester, DomainId, DomainKeys, Key32, SnapshotId, VaultId, digest, domain_key, hex, unhex,
-};
+pub use id::{ChunkId, Digest, Digester, DomainId, DomainKeys, Key32, SnapshotId, VaultId, digest, domain_key, hex, unhex};
 pub use manifest::{Manifest, Problem, ProblemKind, Stats};
 pub use pack::{
-    FRAME_LEN_RAW_MAX, FRAME_TARGET_DATA, FRAME_TARGET_META, FrameEntry, HEADER_LEN, PACK_LEN_META_MAX, PackIndex,
-    PackKind, TRAILER_LEN, Trailer, check_header, encode_header, encode_tail, parse_index,
+    FRAME_LEN_RAW_MAX, FRAME_TARGET_DATA, FRAME_TARGET_META, FrameEntry, HEADER_LEN, PACK_LEN_META_MAX, PackIndex, PackKind, TRAILER_LEN,
+    Trailer, check_header, encode_header, encode_tail, parse_index,
 };
 pub use receipt::{Line, Receipt, SnapshotKey, is_name, name_from};
 pub use segment::{Segment, SegmentPack};
 pub use signers::{Signer, Signers};
-pub use tree::{ChunkList, ChunkRef, Content, Data, DIR_DEPTH_MAX, Entry, HardLink, Hole, INLINE_LEN_MAX, NODE_ENTRIES_MAX, Node, Part, is_legal_name, split};
+pub use tree::{
+    ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Entry, HardLink, Hole, INLINE_LEN_MAX, NODE_ENTRIES_MAX, Node, Part, is_legal_name,
+    split,
+};

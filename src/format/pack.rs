@@ -142,10 +142,8 @@ impl PackIndex {
         let frame_bytes = wire.bytes(nframes as usize * FRAME_ENTRY_LEN)?;
         let chunk_bytes = wire.bytes(nchunks as usize * CHUNK_ENTRY_LEN)?;
         let word = |bytes: &[u8], i: usize| u32::from_le_bytes(bytes[4 * i..4 * i + 4].try_into().expect("four bytes"));
-        let chunks: Vec<(ChunkId, u32)> = chunk_bytes
-            .chunks_exact(CHUNK_ENTRY_LEN)
-            .map(|c| (ChunkId::from_slice(&c[..32]).expect("32 bytes"), word(c, 8)))
-            .collect();
+        let chunks: Vec<(ChunkId, u32)> =
+            chunk_bytes.chunks_exact(CHUNK_ENTRY_LEN).map(|c| (ChunkId::from_slice(&c[..32]).expect("32 bytes"), word(c, 8))).collect();
         let mut frames = Vec::with_capacity(nframes as usize);
         let mut rest = chunks.as_slice();
         for f in frame_bytes.chunks_exact(FRAME_ENTRY_LEN) {

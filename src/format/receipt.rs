@@ -92,7 +92,8 @@ impl Receipt {
     /// Reads a receipt.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let broken = || Error::corrupt("a receipt is not a list of hashes and paths");
-        let text = std::str::from_utf8(bytes).ok().filter(|text| text.len() <= RECEIPT_LEN_MAX && text.ends_with('\n')).ok_or_else(broken)?;
+        let text =
+            std::str::from_utf8(bytes).ok().filter(|text| text.len() <= RECEIPT_LEN_MAX && text.ends_with('\n')).ok_or_else(broken)?;
         let line = |line: &str| {
             let (hash, path) = line.split_once("  ")?;
             let legal = !path.is_empty() && !path.starts_with('/') && path.split('/').all(|part| !matches!(part, "" | "." | ".."));

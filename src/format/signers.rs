@@ -46,7 +46,11 @@ impl Signers {
             let (name, options, key) = (words.next()?, words.next()?, words.next()?);
             let namespaces = options.strip_prefix("namespaces=\"")?.strip_suffix('"')?;
             let owner = namespaces == NAMESPACES_OWNER;
-            (is_name(name) && (owner || namespaces == NAMESPACE_RECEIPT)).then(|| Signer { name: name.to_owned(), key: key.trim().to_owned(), owner })
+            (is_name(name) && (owner || namespaces == NAMESPACE_RECEIPT)).then(|| Signer {
+                name: name.to_owned(),
+                key: key.trim().to_owned(),
+                owner,
+            })
         };
         Ok(Self(text.lines().filter(|l| !l.starts_with('#')).filter_map(line).collect()))
     }

@@ -16,8 +16,7 @@ impl<'a> Wire<'a> {
 
     /// The next `len` bytes.
     pub fn bytes(&mut self, len: usize) -> Result<&'a [u8]> {
-        let (head, rest) =
-            self.rest.split_at_checked(len).ok_or_else(|| Error::corrupt(format!("{} ends early", self.what)))?;
+        let (head, rest) = self.rest.split_at_checked(len).ok_or_else(|| Error::corrupt(format!("{} ends early", self.what)))?;
         self.rest = rest;
         Ok(head)
     }

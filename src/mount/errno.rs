@@ -13,8 +13,12 @@ pub fn errno(kind: ErrorKind) -> Errno {
         ErrorKind::Unsupported | ErrorKind::Usage => Errno::EOPNOTSUPP,
         ErrorKind::Full => Errno::ENOSPC,
         ErrorKind::Cancelled => Errno::EINTR,
-        ErrorKind::NoVault | ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unavailable | ErrorKind::Source | ErrorKind::Conflict | ErrorKind::Bug => {
-            Errno::EIO
-        }
+        ErrorKind::NoVault
+        | ErrorKind::Corrupt
+        | ErrorKind::Missing
+        | ErrorKind::Unavailable
+        | ErrorKind::Source
+        | ErrorKind::Conflict
+        | ErrorKind::Bug => Errno::EIO,
     }
 }

@@ -13,8 +13,8 @@ use std::{
 };
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
 use crate::{
@@ -139,14 +139,20 @@ impl Fs {
                 Err(errno(e.kind()))
             }
             Err(_) => {
-                self.sink.send(Event::Warning("a request was answered with an I/O error after an internal failure; please report it".to_owned()));
+                self.sink.send(Event::Warning(
+                    "a request was answered with an I/O error after an internal failure; please report it".to_owned(),
+                ));
                 Err(Errno::EIO)
             }
         }
     }
 
     /// Runs `f` on the entry `ino`.
-    fn with_entry<T>(&self, ino: INodeNo, f: impl FnOnce(Option<&Entry>) -> std::result::Result<T, Errno>) -> std::result::Result<T, Errno> {
+    fn with_entry<T>(
+        &self,
+        ino: INodeNo,
+        f: impl FnOnce(Option<&Entry>) -> std::result::Result<T, Errno>,
+    ) -> std::result::Result<T, Errno> {
         self.answer(|| self.views.node(ino.0).map(|node| f(node.entry())))?
     }
 }

@@ -8,11 +8,14 @@
 //! so numbers are the same in every mount of a vault. Names of one inode share a number made from their group. Each
 //! view (`snapshots/…`, `latest/…`) has numbers of its own, as the kernel allows a directory one name only.
 
-use std::{collections::HashMap, sync::{Arc, RwLock}};
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock},
+};
 
 use crate::{
     error::{Error, Result},
-    format::{ChunkId, Content, Data, DomainKeys, Entry},
+    format::{ChunkId, Content, Data, DomainKeys, Entry, Node},
     pack::{Bounded, Weigh},
     vault::{Reader, Snapshot},
 };
@@ -73,45 +76,60 @@ pub fn serial(ordinal: usize, seq: u64) -> u32 {
     ((ordinal as u64) << 20 | seq & 0xf_ffff) as u32 & ((1 << SERIAL_BITS) - 1)
 }
 
-/// The entries of a directory, with the number of each.
-pub struct DirNode {
-    /// Sorted by name.
+/// A directory: its entries if they are one node, else where its parts are.
+///
+/// A part stays below 4 MiB, so that a directory of a million entries is never decoded whole for one of them.
+pub enum DirNode {
+    /// The entries, with the number of each.
+    Leaf(Leaf),
+    /// The parts, in order.
+    Split(Vec<PartRef>),
+}
+
+/// Entries sorted by name.
+pub struct Leaf {
+    /// The entries.
     pub entries: Vec<Entry>,
-    /// For each entry: how many numbers stand between the directory's own and its.
+    /// For each entry: how many numbers stand between the first one's and its; one more at the end for all of them.
     starts: Vec<u64>,
     weight: u64,
 }
 
+/// One part of a large directory.
+pub struct PartRef {
+    first_name: Box<[u8]>,
+    id: ChunkId,
+    /// Entries before it.
+    entries_before: usize,
+    /// Numbers before it, the directory's own not counted.
+    numbers_before: u64,
+}
+
 impl Weigh for DirNode {
     fn weight(&self) -> u64 {
-        self.weight
+        match self {
+            DirNode::Leaf(leaf) => leaf.weight,
+            DirNode::Split(parts) => parts.iter().map(|p| 80 + p.first_name.len() as u64).sum(),
+        }
     }
 }
 
-impl DirNode {
+impl Leaf {
     fn new(entries: Vec<Entry>) -> Self {
-        let mut next = 1u64;
+        let mut next = 0u64;
         let mut weight = 256;
-        let starts = entries
-            .iter()
-            .map(|entry| {
-                let this = next;
-                next = next.saturating_add(entry.span());
-                weight += 200 + entry.name.len() as u64 + extra(entry);
-                this
-            })
-            .collect();
+        let mut starts = Vec::with_capacity(entries.len() + 1);
+        for entry in &entries {
+            starts.push(next);
+            next = next.saturating_add(entry.span());
+            weight += (size_of::<Entry>() + 8 + entry.name.len()) as u64 + extra(entry);
+        }
+        starts.push(next);
         Self { entries, starts, weight }
     }
 
-    /// Number of entry `n`, from the directory's own.
-    pub fn offset(&self, n: usize) -> u64 {
-        self.starts[n]
-    }
-
-    /// Where the entry called `name` stands.
-    pub fn find(&self, name: &[u8]) -> Option<usize> {
-        self.entries.binary_search_by(|e| (*e.name).cmp(name)).ok()
+    fn span(&self) -> u64 {
+        *self.starts.last().expect("there is one more start than entries")
     }
 }
 
@@ -138,9 +156,9 @@ pub struct Mounted {
     links: RwLock<HashMap<u64, u64>>,
 }
 
-/// An entry with the directory that holds it.
+/// An entry with what holds it.
 pub struct Spot {
-    node: Arc<DirNode>,
+    leaf: Arc<DirNode>,
     at: usize,
     /// Its number in the snapshot, by place; hard links are folded when it is shown.
     pub index: u64,
@@ -149,7 +167,10 @@ pub struct Spot {
 impl Spot {
     /// The entry.
     pub fn entry(&self) -> &Entry {
-        &self.node.entries[self.at]
+        match &*self.leaf {
+            DirNode::Leaf(leaf) => &leaf.entries[self.at],
+            DirNode::Split(_) => unreachable!("a spot is made from a leaf"),
+        }
     }
 }
 
@@ -185,7 +206,24 @@ impl Tree {
 
     /// The directory whose node is `id`.
     pub fn dir(&self, mounted: &Mounted, id: &ChunkId) -> Result<Arc<DirNode>> {
-        self.nodes.get(*id, || self.reader.dir(&mounted.keys, id).map(DirNode::new))
+        self.nodes.get(*id, || match self.reader.node(&mounted.keys, id)? {
+            Node::Entries(entries) => Ok(DirNode::Leaf(Leaf::new(entries))),
+            Node::Parts(_) => {
+                let mut parts: Vec<PartRef> = Vec::new();
+                let (mut entries_before, mut numbers_before) = (0, 0);
+                self.reader.each_part(&mounted.keys, id, |id, entries| {
+                    let Some(first) = entries.first() else { return Ok(()) };
+                    if parts.last().is_some_and(|last: &PartRef| last.first_name >= first.name) {
+                        return Err(Error::corrupt(format!("directory node {} has its parts out of order", id.short())));
+                    }
+                    parts.push(PartRef { first_name: first.name.clone(), id, entries_before, numbers_before });
+                    entries_before += entries.len();
+                    numbers_before += entries.iter().map(Entry::span).sum::<u64>();
+                    Ok(())
+                })?;
+                Ok(DirNode::Split(parts))
+            }
+        })
     }
 
     /// The root directory of a snapshot.
@@ -193,55 +231,56 @@ impl Tree {
         self.dir(mounted, &mounted.snapshot.manifest.root)
     }
 
-    /// Entry `at` of the directory `node`, whose own number is `base`.
-    pub fn spot(&self, node: Arc<DirNode>, base: u64, at: usize) -> Spot {
-        let index = base + node.offset(at);
-        Spot { node, at, index }
+    /// The leaf of `dir` that `pick` chooses among its parts, with the entries and numbers before it.
+    fn leaf(&self, mounted: &Mounted, dir: &Arc<DirNode>, pick: impl Fn(&PartRef) -> bool) -> Result<Option<(Arc<DirNode>, usize, u64)>> {
+        let DirNode::Split(parts) = &**dir else { return Ok(Some((dir.clone(), 0, 0))) };
+        match parts.partition_point(pick).checked_sub(1) {
+            Some(n) => Ok(Some((self.dir(mounted, &parts[n].id)?, parts[n].entries_before, parts[n].numbers_before))),
+            None => Ok(None),
+        }
     }
 
-    /// Finds the entry with the number `index`, as it was shown. Costs a look into each directory on the way.
+    /// Entry `at` of the directory `dir`, whose own number is `base`; `None` past its end.
+    pub fn at(&self, mounted: &Mounted, dir: &Arc<DirNode>, base: u64, at: usize) -> Result<Option<Spot>> {
+        let Some((leaf, entries, numbers)) = self.leaf(mounted, dir, |part| part.entries_before <= at)? else { return Ok(None) };
+        Ok(spot(leaf, base + 1 + numbers, |l| Some(at - entries).filter(|at| *at < l.entries.len())))
+    }
+
+    /// The entry called `name` of the directory `dir`, whose own number is `base`.
+    pub fn find(&self, mounted: &Mounted, dir: &Arc<DirNode>, base: u64, name: &[u8]) -> Result<Option<Spot>> {
+        let Some((leaf, _, numbers)) = self.leaf(mounted, dir, |part| *part.first_name <= *name)? else { return Ok(None) };
+        Ok(spot(leaf, base + 1 + numbers, |l| l.entries.binary_search_by(|e| (*e.name).cmp(name)).ok()))
+    }
+
+    /// The entry of `dir` that has the number `index`, or that leads to it.
+    fn towards(&self, mounted: &Mounted, dir: &Arc<DirNode>, base: u64, index: u64) -> Result<Option<Spot>> {
+        let Some(offset) = index.checked_sub(base + 1) else { return Ok(None) };
+        let Some((leaf, _, numbers)) = self.leaf(mounted, dir, |part| part.numbers_before <= offset)? else { return Ok(None) };
+        let offset = offset - numbers;
+        Ok(spot(leaf, base + 1 + numbers, |l| (offset < l.span()).then(|| l.starts.partition_point(|start| *start <= offset) - 1)))
+    }
+
+    /// Finds the entry with the number `index`, as it was shown, and the directory that holds it (`None`: the root).
+    /// Costs a look into each directory on the way.
     ///
     /// # Errors
     /// `NotFound` if the snapshot has no such number.
-    pub fn locate(&self, mounted: &Mounted, index: u64) -> Result<Spot> {
+    pub fn locate(&self, mounted: &Mounted, index: u64) -> Result<(Spot, Option<Spot>)> {
         let index = match index & LINK_BIT {
             0 => index,
             _ => self.first_name(mounted, index)?,
         };
         let unknown = || Error::not_found(format!("snapshot {} has no entry number {index}", mounted.snapshot.id.short()));
-        let (mut node, mut base) = (self.root(mounted)?, 0);
+        let (mut dir, mut base, mut above) = (self.root(mounted)?, 0, None);
         loop {
-            let offset = index.checked_sub(base).filter(|offset| *offset > 0).ok_or_else(unknown)?;
-            let at = node.starts.partition_point(|start| *start <= offset).checked_sub(1).ok_or_else(unknown)?;
-            let start = node.starts[at];
-            if start == offset {
-                return Ok(Spot { node, at, index });
+            let spot = self.towards(mounted, &dir, base, index)?.ok_or_else(unknown)?;
+            if spot.index == index {
+                return Ok((spot, above));
             }
-            match &node.entries[at].content {
-                Content::Dir { node: below, .. } if offset < start + node.entries[at].span() => {
-                    base += start;
-                    node = self.dir(mounted, below)?;
-                }
-                _ => return Err(unknown()),
-            }
-        }
-    }
-
-    /// The directory that holds entry number `index` (by place); `None` if that is the root.
-    pub fn above(&self, mounted: &Mounted, index: u64) -> Result<Option<Spot>> {
-        let unknown = || Error::not_found(format!("snapshot {} has no entry number {index}", mounted.snapshot.id.short()));
-        let (mut node, mut base, mut above) = (self.root(mounted)?, 0, None);
-        loop {
-            let offset = index.checked_sub(base).filter(|offset| *offset > 0).ok_or_else(unknown)?;
-            let at = node.starts.partition_point(|start| *start <= offset).checked_sub(1).ok_or_else(unknown)?;
-            if node.starts[at] == offset {
-                return Ok(above);
-            }
-            let Content::Dir { node: below, .. } = &node.entries[at].content else { return Err(unknown()) };
-            let below = self.dir(mounted, below)?;
-            base += node.starts[at];
-            above = Some(Spot { node, at, index: base });
-            node = below;
+            let Content::Dir { node, .. } = &spot.entry().content else { return Err(unknown()) };
+            dir = self.dir(mounted, node)?;
+            base = spot.index;
+            above = Some(spot);
         }
     }
 
@@ -252,19 +291,27 @@ impl Tree {
             return Ok(index);
         }
         let mut stack = vec![(self.root(mounted)?, 0u64)];
-        while let Some((node, base)) = stack.pop() {
-            for (at, entry) in node.entries.iter().enumerate() {
-                let index = base + node.offset(at);
-                if mounted.shown(entry, index) == folded {
-                    return Ok(index);
+        while let Some((dir, base)) = stack.pop() {
+            for at in 0.. {
+                let Some(spot) = self.at(mounted, &dir, base, at)? else { break };
+                if mounted.shown(spot.entry(), spot.index) == folded {
+                    return Ok(spot.index);
                 }
-                if let Content::Dir { node, .. } = &entry.content {
-                    stack.push((self.dir(mounted, node)?, index));
+                if let Content::Dir { node, .. } = &spot.entry().content {
+                    stack.push((self.dir(mounted, node)?, spot.index));
                 }
             }
         }
         Err(Error::not_found("no such hard link in this snapshot"))
     }
+}
+
+/// Entry `pick(leaf)` of a leaf whose first entry has the number `first`.
+fn spot(leaf: Arc<DirNode>, first: u64, pick: impl FnOnce(&Leaf) -> Option<usize>) -> Option<Spot> {
+    let DirNode::Leaf(l) = &*leaf else { return None };
+    let at = pick(l)?;
+    let index = first + l.starts[at];
+    Some(Spot { leaf, at, index })
 }
 
 #[cfg(test)]
@@ -273,7 +320,12 @@ mod tests {
 
     #[test]
     fn numbers_come_apart_as_they_were_put_together() {
-        for place in [Place::Top(ROOT), Place::In(View::Snapshots, 0, 0), Place::In(View::Latest, (1 << 28) - 1, LINK_BIT | INDEX_MASK), Place::In(View::Snapshots, 7, 12345)] {
+        for place in [
+            Place::Top(ROOT),
+            Place::In(View::Snapshots, 0, 0),
+            Place::In(View::Latest, (1 << 28) - 1, LINK_BIT | INDEX_MASK),
+            Place::In(View::Snapshots, 7, 12345),
+        ] {
             assert_eq!(Place::of(place.ino()), Some(place));
         }
         assert_ne!(serial(1, 5), serial(2, 5));

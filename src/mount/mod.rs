@@ -116,7 +116,8 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
     match sys::mount_at(&point)? {
         Some(mount) if mount.kind == "fuse.coffre" && mount.source == source(&reader) && !sys::is_alive(&point) => {
             sys::detach(&point)?;
-            Err(Error::unavailable(format!("the mount on {} ended by itself", point.display())).hint("mount it again; the log above may say why it ended"))
+            Err(Error::unavailable(format!("the mount on {} ended by itself", point.display()))
+                .hint("mount it again; the log above may say why it ended"))
         }
         _ => Ok(()),
     }
@@ -173,9 +174,9 @@ fn failed(point: &Path, e: std::io::Error) -> Error {
     let error = Error::new(ErrorKind::Unavailable, format!("cannot mount on {}", point.display()));
     match e.kind() {
         std::io::ErrorKind::NotFound => error.because(e).hint("apt-get install fuse3: mounting as a plain user needs fusermount3"),
-        std::io::ErrorKind::PermissionDenied => {
-            error.because(e).hint("mount as root, or see that fusermount3 is installed and, for --allow-other, that /etc/fuse.conf says user_allow_other")
-        }
+        std::io::ErrorKind::PermissionDenied => error
+            .because(e)
+            .hint("mount as root, or see that fusermount3 is installed and, for --allow-other, that /etc/fuse.conf says user_allow_other"),
         _ => error.because(e),
     }
 }
@@ -188,7 +189,9 @@ pub fn unmount(dir: &Path, lazy: bool) -> Result<()> {
     let point = std::fs::canonicalize(&absolute).unwrap_or(absolute);
     match sys::mount_at(&point)? {
         Some(mount) if mount.kind == "fuse.coffre" => (),
-        Some(mount) => return Err(Error::usage(format!("{shown} holds {} ({}), not a vault", mount.source, mount.kind)).hint("use umount for it")),
+        Some(mount) => {
+            return Err(Error::usage(format!("{shown} holds {} ({}), not a vault", mount.source, mount.kind)).hint("use umount for it"));
+        }
         None => return Err(Error::not_found(format!("nothing is mounted on {shown}"))),
     }
     if lazy {

@@ -23,7 +23,9 @@ pub fn check(dir: &Path, not_over: &[PathBuf], sink: &dyn Sink) -> Result<PathBu
     }
     let real = fs::canonicalize(dir).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => Error::not_found(format!("the mount point {shown} does not exist")).hint(format!("mkdir -p {shown}")),
-        _ if e.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error()) => Error::locked(format!("a dead mount is on {shown}")).hint(format!("coffre unmount {shown}")),
+        _ if e.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error()) => {
+            Error::locked(format!("a dead mount is on {shown}")).hint(format!("coffre unmount {shown}"))
+        }
         _ => Error::io(format!("cannot use the mount point {shown}"), e),
     })?;
     if !real.is_dir() {
@@ -39,11 +41,13 @@ pub fn check(dir: &Path, not_over: &[PathBuf], sink: &dyn Sink) -> Result<PathBu
     }
     if let Some(there) = sys::mount_at(&real)? {
         let what = if there.kind == "fuse.coffre" { "a vault".to_owned() } else { format!("{} ({})", there.source, there.kind) };
-        return Err(Error::locked(format!("{what} is already mounted on {shown}")).hint(format!("coffre unmount {shown}, or choose another mount point")));
+        return Err(Error::locked(format!("{what} is already mounted on {shown}"))
+            .hint(format!("coffre unmount {shown}, or choose another mount point")));
     }
     let mut entries = fs::read_dir(&real).map_err(|e| Error::io(format!("cannot look into the mount point {shown}"), e))?;
     if entries.next().is_some() {
-        return Err(Error::conflict(format!("the mount point {shown} is not empty")).hint("choose an empty directory; what is in this one would be hidden"));
+        return Err(Error::conflict(format!("the mount point {shown} is not empty"))
+            .hint("choose an empty directory; what is in this one would be hidden"));
     }
     device()?;
     Ok(real)
@@ -66,11 +70,15 @@ fn clear_dead(dir: &Path, sink: &dyn Sink) -> Result<()> {
 fn device() -> Result<()> {
     match fs::File::options().read(true).write(true).open("/dev/fuse") {
         Ok(_) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::unsupported("this machine has no /dev/fuse, so nothing can be mounted")
-            .hint("modprobe fuse; in a container give it /dev/fuse and CAP_SYS_ADMIN; `coffre cat` and RESTORE.py work without")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(Error::unsupported("this machine has no /dev/fuse, so nothing can be mounted")
+                .hint("modprobe fuse; in a container give it /dev/fuse and CAP_SYS_ADMIN; `coffre cat` and RESTORE.py work without"))
+        }
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(Error::unsupported("/dev/fuse cannot be opened by this user")
             .because(e)
             .hint("run as root, or ask for access to /dev/fuse; `coffre cat` works without")),
-        Err(e) => Err(Error::unsupported("/dev/fuse cannot be opened").because(e).hint("modprobe fuse; in a container give it /dev/fuse and CAP_SYS_ADMIN")),
+        Err(e) => Err(Error::unsupported("/dev/fuse cannot be opened")
+            .because(e)
+            .hint("modprobe fuse; in a container give it /dev/fuse and CAP_SYS_ADMIN")),
     }
 }

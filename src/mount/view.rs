@@ -121,7 +121,7 @@ impl Views {
                 match index {
                     0 => Ok(Node::Root(view, mounted)),
                     index => {
-                        let spot = self.tree.locate(&mounted, index)?;
+                        let (spot, _) = self.tree.locate(&mounted, index)?;
                         Ok(Node::Entry(view, mounted, spot))
                     }
                 }
@@ -156,18 +156,18 @@ impl Views {
             }
             Node::Root(view, mounted) => {
                 let dir = self.tree.root(&mounted)?;
-                Ok(self.child(view, mounted, dir, 0, name))
+                self.child(view, mounted, dir, 0, name)
             }
             Node::Entry(view, mounted, spot) => match self.dir_of(&mounted, spot.entry())? {
-                Some(dir) => Ok(self.child(view, mounted, dir, spot.index, name)),
+                Some(dir) => self.child(view, mounted, dir, spot.index, name),
                 None => Ok(None),
             },
         }
     }
 
-    fn child(&self, view: View, mounted: Arc<Mounted>, dir: Arc<DirNode>, base: u64, name: &[u8]) -> Option<Node> {
-        let at = dir.find(name)?;
-        Some(Node::Entry(view, mounted, self.tree.spot(dir, base, at)))
+    fn child(&self, view: View, mounted: Arc<Mounted>, dir: Arc<DirNode>, base: u64, name: &[u8]) -> Result<Option<Node>> {
+        let spot = self.tree.find(&mounted, &dir, base, name)?;
+        Ok(spot.map(|spot| Node::Entry(view, mounted, spot)))
     }
 
     fn dir_of(&self, mounted: &Mounted, entry: &Entry) -> Result<Option<Arc<DirNode>>> {
@@ -183,7 +183,7 @@ impl Views {
             Node::Top { .. } => Ok(self.top(ROOT)),
             Node::Root(View::Snapshots, _) => Ok(self.top(SNAPSHOTS)),
             Node::Root(View::Latest, _) => Ok(self.top(ROOT)),
-            Node::Entry(view, mounted, spot) => self.tree.above(&mounted, spot.index).map(|above| match above {
+            Node::Entry(view, mounted, spot) => self.tree.locate(&mounted, spot.index).map(|(_, above)| match above {
                 Some(spot) => Node::Entry(view, mounted, spot),
                 None => Node::Root(view, mounted),
             }),
@@ -223,24 +223,33 @@ impl Views {
             }
             Node::Root(view, mounted) => {
                 let dir = self.tree.root(&mounted)?;
-                self.list_entries(view, &mounted, &dir, 0, skip, each);
+                self.list_entries(view, &mounted, &dir, 0, skip, each)?;
             }
             Node::Entry(view, mounted, spot) => match self.dir_of(&mounted, spot.entry())? {
-                Some(dir) => self.list_entries(view, &mounted, &dir, spot.index, skip, each),
+                Some(dir) => self.list_entries(view, &mounted, &dir, spot.index, skip, each)?,
                 None => return Err(Error::usage("not a directory")),
             },
         }
         Ok(())
     }
 
-    fn list_entries(&self, view: View, mounted: &Arc<Mounted>, dir: &Arc<DirNode>, base: u64, skip: usize, mut each: impl FnMut(Listed, u64) -> bool) {
-        for at in skip..dir.entries.len() {
-            let spot = self.tree.spot(dir.clone(), base, at);
+    fn list_entries(
+        &self,
+        view: View,
+        mounted: &Arc<Mounted>,
+        dir: &Arc<DirNode>,
+        base: u64,
+        skip: usize,
+        mut each: impl FnMut(Listed, u64) -> bool,
+    ) -> Result<()> {
+        for at in skip.. {
+            let Some(spot) = self.tree.at(mounted, dir, base, at)? else { break };
             let name = spot.entry().name.to_vec();
             if !each(Listed { name, node: Node::Entry(view, mounted.clone(), spot) }, at as u64 + 3) {
                 break;
             }
         }
+        Ok(())
     }
 
     /// Fills `out` from the file `ino` at `offset`; returns how many bytes there were before its end.

@@ -94,7 +94,9 @@ impl Watch {
                     let _ = notifier.inval_inode(INodeNo(ROOT), 0, 0);
                     if self.without_xattrs && self.views.has_xattrs() {
                         self.without_xattrs = false;
-                        self.sink.send(Event::Note("a new snapshot has extended attributes, which this mount does not show; mount again to see them".to_owned()));
+                        self.sink.send(Event::Note(
+                            "a new snapshot has extended attributes, which this mount does not show; mount again to see them".to_owned(),
+                        ));
                     }
                 }
                 // A vault that cannot be looked at now may be there again later; said once.

@@ -21,7 +21,8 @@ pub fn run(reader: &Reader, snapshot: &Snapshot, path: &[u8], out: &mut dyn Writ
         _ => return Err(Error::usage(format!("{shown} is a directory")).hint("name a file, or mount the vault and look around")),
     };
     if let Content::Symlink(target) = &entry.content {
-        return Err(Error::usage(format!("{shown} is a symbolic link to {}", String::from_utf8_lossy(target))).hint("name the file that it points to"));
+        return Err(Error::usage(format!("{shown} is a symbolic link to {}", String::from_utf8_lossy(target)))
+            .hint("name the file that it points to"));
     }
     let keys = reader.keys(snapshot);
     let Some(file) = FileReader::new(&keys, &entry) else {

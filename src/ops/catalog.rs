@@ -22,7 +22,8 @@ pub struct Report {
 /// Makes a new catalog from the vault's index segments. Waits for a seal of this host.
 pub fn rebuild(context: &Context) -> Result<Report> {
     context.state.create()?;
-    let _lock = context.state.lock(|holder| context.sink.send(Event::Note(format!("waiting for a seal of this host (process {holder})"))))?;
+    let _lock =
+        context.state.lock(|holder| context.sink.send(Event::Note(format!("waiting for a seal of this host (process {holder})"))))?;
     let began = context.clock.monotonic();
     let refreshed = seal::rebuild(context)?;
     let mut chunks = 0;

@@ -23,7 +23,10 @@ pub fn run(store: Arc<dyn Store>, ways: &[Way], sealer: &str, state_base: &std::
     let created = vault::create(store, ways, sealer)?;
     let state = StateDir::new(state_base, created.vault.config.id);
     let kept = state.keep_sealer(&created.sealer).and_then(|()| state.pin_owner(&created.owner.sign.public()));
-    kept.map_err(|e| e.while_doing("the vault was made, but this host cannot keep its sealing keys").hint("mend the state directory; the next seal with an owner's key enrols this host"))?;
+    kept.map_err(|e| {
+        e.while_doing("the vault was made, but this host cannot keep its sealing keys")
+            .hint("mend the state directory; the next seal with an owner's key enrols this host")
+    })?;
     let recovery_kit = vault::recovery_kit(&created.vault, &created.owner, ways);
     Ok(Report { vault: created.vault, sealer: sealer.to_owned(), recovery_kit })
 }

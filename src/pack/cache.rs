@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use quick_cache::{Weighter, sync::Cache};
+use quick_cache::{OptionsBuilder, Weighter, sync::Cache};
 
 use crate::{
     error::Result,
@@ -78,14 +78,23 @@ impl<K, V: Weigh> Weighter<K, Arc<V>> for ByBytes {
     }
 }
 
+/// Locks over which a cache is spread.
+const SHARDS: usize = 2;
+/// Smallest cache, in bytes: each shard must hold a frame or a node of 4 MiB, decoded.
+const BYTES_MIN: u64 = 24 << 20;
+
 /// Values by key, at most so many bytes of them; the least useful go first.
 pub struct Bounded<K, V: Weigh>(Cache<K, Arc<V>, ByBytes>);
 
 impl<K: Eq + Hash + Clone, V: Weigh> Bounded<K, V> {
     /// Holds at most about `bytes_max` bytes, in values of about `bytes_each`.
     pub fn new(bytes_max: u64, bytes_each: u64) -> Self {
+        let bytes_max = bytes_max.max(BYTES_MIN);
         let values = usize::try_from(bytes_max / bytes_each.max(1)).unwrap_or(0).max(16);
-        Self(Cache::with_weighter(values, bytes_max, ByBytes))
+        // A value that is larger than its shard's share is never kept, so there are few shards.
+        let options = OptionsBuilder::new().estimated_items_capacity(values).weight_capacity(bytes_max).shards(SHARDS).build();
+        let options = options.expect("both capacities are given");
+        Self(Cache::with_options(options, ByBytes, Default::default(), Default::default()))
     }
 
     /// Returns the value, making it with `load` unless it is here. Threads that ask for a value which another one is

@@ -125,7 +125,10 @@ struct Catch<'a> {
 }
 
 impl Catch<'_> {
-    fn keep(&self, opened: Option<std::result::Result<FileKey, age::DecryptError>>) -> Option<std::result::Result<FileKey, age::DecryptError>> {
+    fn keep(
+        &self,
+        opened: Option<std::result::Result<FileKey, age::DecryptError>>,
+    ) -> Option<std::result::Result<FileKey, age::DecryptError>> {
         if let Some(Ok(key)) = &opened {
             *self.found.borrow_mut() = Some(Zeroizing::new(key.expose_secret().to_vec()));
         }
@@ -228,7 +231,12 @@ impl StreamHead {
             let plain = self
                 .key
                 .open(number, number + 1 == blocks, &mut stored[start..end])
-                .ok_or_else(|| Error::corrupt(format!("{what} is damaged in block {number}, near byte {}", self.payload_offset + number * STORED_BLOCK_LEN as u64)))?
+                .ok_or_else(|| {
+                    Error::corrupt(format!(
+                        "{what} is damaged in block {number}, near byte {}",
+                        self.payload_offset + number * STORED_BLOCK_LEN as u64
+                    ))
+                })?
                 .len();
             stored.copy_within(start..start + plain, filled);
             filled += plain;
@@ -291,7 +299,8 @@ mod tests {
         writer.finish().unwrap();
         let head = StreamHead::open(&[&id], &file, file.len() as u64, "test").unwrap();
         assert_eq!(head.plain_len(), plain.len() as u64);
-        for (offset, len) in [(0, 1), (0, plain.len()), (BLOCK_LEN - 1, 2), (BLOCK_LEN, BLOCK_LEN), (plain.len() - 1, 1), (70_000, 130_000)] {
+        for (offset, len) in [(0, 1), (0, plain.len()), (BLOCK_LEN - 1, 2), (BLOCK_LEN, BLOCK_LEN), (plain.len() - 1, 1), (70_000, 130_000)]
+        {
             let (at, stored) = head.stored_range(offset as u64, len, "test").unwrap();
             let mut buf = file[at as usize..at as usize + stored].to_vec();
             assert_eq!(head.open_range(offset as u64, len, &mut buf, "test").unwrap(), &plain[offset..offset + len]);

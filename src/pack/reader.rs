@@ -112,7 +112,15 @@ fn name(pack: &Digest) -> String {
     format!("pack {}", pack.short())
 }
 
-fn range<'a>(store: &dyn Store, key: &Key, head: &StreamHead, offset: u64, len: usize, scratch: &'a mut Vec<u8>, what: &str) -> Result<&'a [u8]> {
+fn range<'a>(
+    store: &dyn Store,
+    key: &Key,
+    head: &StreamHead,
+    offset: u64,
+    len: usize,
+    scratch: &'a mut Vec<u8>,
+    what: &str,
+) -> Result<&'a [u8]> {
     let (at, stored) = head.stored_range(offset, len, what)?;
     scratch.resize(stored, 0);
     store.get(key, at, scratch)?;

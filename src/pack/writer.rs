@@ -46,7 +46,8 @@ impl PackBuilder {
         buf.clear();
         buf.extend_from_slice(&head);
         let block_start = buf.len();
-        let mut pack = Self { buf, key, block_start, blocks: 0, plain_len: 0, hashed: 0, hash: Digester::default(), index: PackIndex::default() };
+        let mut pack =
+            Self { buf, key, block_start, blocks: 0, plain_len: 0, hashed: 0, hash: Digester::default(), index: PackIndex::default() };
         pack.write(&encode_header(kind, vault));
         Ok(pack)
     }

@@ -11,7 +11,9 @@ pub struct Key(String);
 impl Key {
     /// Takes `path` if it is legal.
     pub fn parse(path: &str) -> Option<Self> {
-        let part = |p: &str| !p.is_empty() && !p.starts_with('.') && p.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        let part = |p: &str| {
+            !p.is_empty() && !p.starts_with('.') && p.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        };
         (path.len() <= 255 && path.split('/').all(part)).then(|| Self(path.to_owned()))
     }
 

@@ -45,7 +45,10 @@ pub trait Store: Send + Sync {
 /// `Missing` if it is not there, `Corrupt` if it is longer.
 pub fn get_all(store: &dyn Store, key: &Key, len_max: usize) -> Result<Vec<u8>> {
     let len = store.stat(key)?.ok_or_else(|| missing(key))?;
-    let len = usize::try_from(len).ok().filter(|len| *len <= len_max).ok_or_else(|| Error::corrupt(format!("{key} is impossibly long: {len} bytes")))?;
+    let len = usize::try_from(len)
+        .ok()
+        .filter(|len| *len <= len_max)
+        .ok_or_else(|| Error::corrupt(format!("{key} is impossibly long: {len} bytes")))?;
     let mut bytes = vec![0; len];
     store.get(key, 0, &mut bytes)?;
     Ok(bytes)

@@ -150,7 +150,8 @@ impl Dir {
 
     /// Stat of the entry `name`, not following links.
     pub fn stat_of(&self, name: &[u8]) -> std::result::Result<Stat, Errno> {
-        with_c_name(name, |name| statx(&self.0, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, STAT)).map(|s| Stat::from_statx(&s))
+        with_c_name(name, |name| statx(&self.0, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, STAT))
+            .map(|s| Stat::from_statx(&s))
     }
 
     /// Target of the symbolic link `name`.

@@ -7,11 +7,11 @@ use std::{
     sync::Arc,
 };
 
+use crate::sys::Dir;
 use rustix::{
     fs::{SeekFrom, fgetxattr, flistxattr, lgetxattr, llistxattr, seek},
     io::Errno,
 };
-use crate::sys::Dir;
 
 /// Extended attributes by name, sorted.
 pub type Xattrs = Vec<(Box<[u8]>, Box<[u8]>)>;

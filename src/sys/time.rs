@@ -61,7 +61,13 @@ fn parse_in(text: &str, now: &Zoned) -> Option<i128> {
         None => (text, false),
     };
     let zone = if utc { TimeZone::UTC } else { now.time_zone().clone() };
-    let forms = [("%Y-%m-%dT%H:%M:%S", 1.second()), ("%Y-%m-%dT%H-%M-%S", 1.second()), ("%Y-%m-%d %H:%M:%S", 1.second()), ("%Y-%m-%dT%H:%M", 1.minute()), ("%Y-%m-%d %H:%M", 1.minute())];
+    let forms = [
+        ("%Y-%m-%dT%H:%M:%S", 1.second()),
+        ("%Y-%m-%dT%H-%M-%S", 1.second()),
+        ("%Y-%m-%d %H:%M:%S", 1.second()),
+        ("%Y-%m-%dT%H:%M", 1.minute()),
+        ("%Y-%m-%d %H:%M", 1.minute()),
+    ];
     for (form, unit) in forms {
         if let Ok(at) = civil::DateTime::strptime(form, body) {
             return last_of(at.to_zoned(zone).ok()?, unit);

@@ -35,13 +35,16 @@ pub struct Created {
 /// `Conflict` if `store` holds anything already.
 pub fn create(store: Arc<dyn Store>, ways: &[Way], name: &str) -> Result<Created> {
     if !is_name(name) {
-        return Err(Error::usage(format!("`{name}` cannot name a sealer")).hint("use 1 to 64 letters, digits, dots, dashes and underscores"));
+        return Err(
+            Error::usage(format!("`{name}` cannot name a sealer")).hint("use 1 to 64 letters, digits, dots, dashes and underscores")
+        );
     }
     if ways.is_empty() {
         return Err(Error::usage("a vault needs a way in").hint("give --recipient age1… or a passphrase"));
     }
     if store.stat(&Key::fixed("VAULT"))?.is_some() {
-        return Err(Error::conflict(format!("a vault is already at {}", store.describe())).hint("use it as it is, or choose another place; init never overwrites"));
+        return Err(Error::conflict(format!("a vault is already at {}", store.describe()))
+            .hint("use it as it is, or choose another place; init never overwrites"));
     }
     let mut others = false;
     store.list("", &mut |_, _| {
@@ -97,7 +100,8 @@ impl Vault {
         let list = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
         if list.signers.sealer(name).is_some() {
             let key = Key::fixed(format!("keys/sealer-{name}.age"));
-            let file = store::get_all(&*self.store, &key, KEY_FILE_LEN_MAX).or_else(|_| store::get_all(&*self.store, &Key::fixed(format!("parity/{key}")), KEY_FILE_LEN_MAX))?;
+            let file = store::get_all(&*self.store, &key, KEY_FILE_LEN_MAX)
+                .or_else(|_| store::get_all(&*self.store, &Key::fixed(format!("parity/{key}")), KEY_FILE_LEN_MAX))?;
             let identities: Vec<pack::Unwrap> = owner.meta_identities().iter().map(|i| i as pack::Unwrap).collect();
             let text = pack::open_whole(&identities, &file, key.as_str())?;
             let keys = SealerKeys::decode(std::str::from_utf8(&text).map_err(|_| Error::corrupt(format!("{key} is not text")))?)?;

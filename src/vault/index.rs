@@ -137,7 +137,13 @@ impl Index {
     pub fn frames(&self, pack: &Digest) -> Vec<Located> {
         let Some(number) = self.numbers.get(pack) else { return Vec::new() };
         let table = &self.packs[*number as usize];
-        let place = |(n, (frame, _)): (usize, &(FrameEntry, u32))| Located { pack: *pack, pack_number: *number, frame: *frame, frame_number: n as u32, chunk: 0 };
+        let place = |(n, (frame, _)): (usize, &(FrameEntry, u32))| Located {
+            pack: *pack,
+            pack_number: *number,
+            frame: *frame,
+            frame_number: n as u32,
+            chunk: 0,
+        };
         table.frames.iter().enumerate().map(place).collect()
     }
 

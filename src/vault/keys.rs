@@ -1,6 +1,10 @@
 //! Who holds which secrets: owner keys, sealer keys, and the text files that carry them (docs/FORMAT.md section 1).
 
-use std::{collections::HashMap, str::FromStr, sync::{Arc, Mutex}};
+use std::{
+    collections::HashMap,
+    str::FromStr,
+    sync::{Arc, Mutex},
+};
 
 use age::secrecy::ExposeSecret;
 use zeroize::Zeroizing;
@@ -63,7 +67,11 @@ impl OwnerKeys {
         if id != vault {
             return Err(Error::corrupt(format!("an owner key file belongs to vault {id}")));
         }
-        let identities: Vec<Identity> = text.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).map(|l| Identity::from_str(l).map_err(|_| broken())).collect::<Result<_>>()?;
+        let identities: Vec<Identity> = text
+            .lines()
+            .filter(|l| !l.starts_with('#') && !l.is_empty())
+            .map(|l| Identity::from_str(l).map_err(|_| broken()))
+            .collect::<Result<_>>()?;
         let (mut data, mut meta) = (Vec::new(), Vec::new());
         for (i, identity) in identities.into_iter().enumerate() {
             if i % 2 == 0 { data.push(identity) } else { meta.push(identity) }

@@ -53,7 +53,9 @@ impl Vault {
     pub fn open(store: Arc<dyn Store>) -> Result<Self> {
         let key = Key::fixed("VAULT");
         if store.stat(&key)?.is_none() {
-            return Err(Error::no_vault(format!("no vault at {}", store.describe())).hint("check the path, or make one: coffre --vault PATH init"));
+            return Err(
+                Error::no_vault(format!("no vault at {}", store.describe())).hint("check the path, or make one: coffre --vault PATH init")
+            );
         }
         let config = Config::decode(&store::get_all(&*store, &key, PUBLIC_LEN_MAX)?)?;
         Ok(Self { store, config })

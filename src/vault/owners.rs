@@ -38,7 +38,8 @@ impl Way {
     pub fn parse(text: &str) -> Result<Self> {
         let text = text.trim();
         let wrong = |why: String| {
-            Error::usage(format!("`{text}` is no public key that coffre knows{why}")).hint("give an age1… key or an ssh-ed25519 or ssh-rsa public key line; private keys stay with you")
+            Error::usage(format!("`{text}` is no public key that coffre knows{why}"))
+                .hint("give an age1… key or an ssh-ed25519 or ssh-rsa public key line; private keys stay with you")
         };
         if text.starts_with("age1") {
             return age::x25519::Recipient::from_str(text).map(Way::Age).map_err(|e| wrong(format!(": {e}")));
@@ -46,7 +47,8 @@ impl Way {
         match age::ssh::Recipient::from_str(text) {
             Ok(key) => Ok(Way::Ssh(Box::new(key), text.to_owned())),
             Err(e) if text.starts_with("ssh-") => Err(wrong(format!(": {e:?}"))),
-            Err(_) if text.starts_with("AGE-SECRET-KEY-") => Err(Error::usage("that is a private key; a recipient is public").hint("age-keygen -y FILE prints the public key of an identity file")),
+            Err(_) if text.starts_with("AGE-SECRET-KEY-") => Err(Error::usage("that is a private key; a recipient is public")
+                .hint("age-keygen -y FILE prints the public key of an identity file")),
             Err(_) => Err(wrong(String::new())),
         }
     }
@@ -145,7 +147,8 @@ impl Unlocking {
     /// Brings the text of an identity file: age identities, or an SSH private key.
     pub fn add_identity_file(&mut self, name: &str, text: &str) -> Result<()> {
         let wrong = |why: String| {
-            Error::usage(format!("{name} is no identity file{why}")).hint("give an age identity file (AGE-SECRET-KEY-1…) or an SSH private key (ed25519 or RSA)")
+            Error::usage(format!("{name} is no identity file{why}"))
+                .hint("give an age identity file (AGE-SECRET-KEY-1…) or an SSH private key (ed25519 or RSA)")
         };
         let callbacks = Callbacks(self.ask.clone());
         if text.contains("PRIVATE KEY-----") {
@@ -194,7 +197,9 @@ impl Unlocking {
             None
         };
         let identities: Vec<Unwrap> = self.identities.iter().map(|i| &**i as Unwrap).collect();
-        if !identities.is_empty() && let Some(keys) = try_files(false, &identities) {
+        if !identities.is_empty()
+            && let Some(keys) = try_files(false, &identities)
+        {
             return Ok(keys);
         }
         let has_passphrase = files.iter().any(|(_, bytes)| is_scrypt(bytes));
@@ -204,7 +209,10 @@ impl Unlocking {
             if let Some(keys) = try_files(true, &[&age::scrypt::Identity::new(SecretString::from(secret.as_str()))]) {
                 return Ok(keys);
             }
-        } else if has_passphrase && identities.is_empty() && let Some(ask) = &self.ask {
+        } else if has_passphrase
+            && identities.is_empty()
+            && let Some(ask) = &self.ask
+        {
             tried_passphrase = true;
             let secret = ask.secret(&format!("passphrase of the vault at {}", store.describe()))?;
             if let Some(keys) = try_files(true, &[&age::scrypt::Identity::new(SecretString::from(secret.as_str()))]) {
@@ -223,7 +231,8 @@ impl Unlocking {
             (_, true) if !tried_passphrase => "a key is needed to read this vault, and none was given",
             _ => "nothing that was given opens the vault",
         };
-        Err(Error::wrong_key(what).hint(format!("it opens with: {} (--identity FILE, --passphrase-file FILE, or a prompt)", ways.join(", "))))
+        Err(Error::wrong_key(what)
+            .hint(format!("it opens with: {} (--identity FILE, --passphrase-file FILE, or a prompt)", ways.join(", "))))
     }
 }
 

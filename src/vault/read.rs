@@ -1,14 +1,25 @@
 //! Trees, chunks and files by id: the read path. Right bytes or an error.
 
-use std::sync::{Arc, RwLock, atomic::{AtomicBool, Ordering}};
+use std::sync::{
+    Arc, RwLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::{ChunkId, ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Digest, DomainKeys, Entry, Hole, Key32, Node, PackIndex, PackKind},
-    store,
+    format::{
+        ChunkId, ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Digest, DomainKeys, Entry, Hole, Key32, Node, PackIndex, PackKind,
+    },
     pack::{Bounded, Frame, FrameKey, PackReader, Unwrap},
-    vault::{Finding, Located, OwnerKeys, Snapshot, Vault, index::{Index, read_segment}},
+    store,
+    vault::{
+        Finding, Located, OwnerKeys, Snapshot, Vault,
+        index::{Index, read_segment},
+    },
 };
+
+/// Deepest nesting of a directory's parts; two levels hold 16 million entries.
+const PARTS_DEPTH_MAX: usize = 8;
 
 /// Reads the content of a vault. Shared by threads.
 pub struct Reader {
@@ -28,7 +39,14 @@ impl Reader {
         let packs = PackReader::new(vault.config.id, owner.identities());
         let mut index = Index::default();
         let findings = index.add_segments(&*vault.store, &meta(&owner))?;
-        let reader = Self { vault, owner, packs, frames: Bounded::new(cache_bytes, 1 << 17), index: RwLock::new(index), trailers_read: AtomicBool::new(false) };
+        let reader = Self {
+            vault,
+            owner,
+            packs,
+            frames: Bounded::new(cache_bytes, 1 << 17),
+            index: RwLock::new(index),
+            trailers_read: AtomicBool::new(false),
+        };
         Ok((reader, findings))
     }
 
@@ -87,7 +105,10 @@ impl Reader {
                 self.refresh()?;
                 match attempt() {
                     Err(e) if e.kind() == ErrorKind::Missing && !self.trailers_read.swap(true, Ordering::SeqCst) => {
-                        self.index.write().expect("nobody panics while holding the index").add_from_trailers(&*self.vault.store, &self.packs)?;
+                        self.index
+                            .write()
+                            .expect("nobody panics while holding the index")
+                            .add_from_trailers(&*self.vault.store, &self.packs)?;
                         attempt()
                     }
                     other => other,
@@ -123,23 +144,38 @@ impl Reader {
         self.owner.domain(snapshot.manifest.domain)
     }
 
+    /// Returns the tree node `id`.
+    pub fn node(&self, keys: &DomainKeys, id: &ChunkId) -> Result<Node> {
+        self.with_chunk(id, &keys.tree, Node::decode)?
+    }
+
+    /// Calls `each` with every part of the directory whose node is `id`, in order: the part's id and its entries.
+    pub fn each_part(&self, keys: &DomainKeys, id: &ChunkId, mut each: impl FnMut(ChunkId, Vec<Entry>) -> Result<()>) -> Result<()> {
+        // Nodes yet to be read, the next one last, with their depth.
+        let mut stack = vec![(*id, 0)];
+        while let Some((id, depth)) = stack.pop() {
+            match self.node(keys, &id)? {
+                Node::Entries(entries) => each(id, entries)?,
+                Node::Parts(_) if depth > PARTS_DEPTH_MAX => {
+                    return Err(Error::corrupt(format!("directory node {} is nested too deep", id.short())));
+                }
+                Node::Parts(parts) => stack.extend(parts.iter().rev().map(|(_, part)| (*part, depth + 1))),
+            }
+        }
+        Ok(())
+    }
+
     /// Returns all entries of the directory whose node is `id`, sorted by name.
     pub fn dir(&self, keys: &DomainKeys, id: &ChunkId) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        self.dir_into(keys, id, 0, &mut entries)?;
-        match entries.is_sorted_by(|a, b| a.name < b.name) {
+        self.each_part(keys, id, |_, mut part| {
+            entries.append(&mut part);
+            Ok(())
+        })?;
+        match entries.is_sorted_by(|a: &Entry, b| a.name < b.name) {
             true => Ok(entries),
             false => Err(Error::corrupt(format!("directory node {} has its parts out of order", id.short()))),
         }
-    }
-
-    fn dir_into(&self, keys: &DomainKeys, id: &ChunkId, depth: usize, out: &mut Vec<Entry>) -> Result<()> {
-        match self.with_chunk(id, &keys.tree, Node::decode)?? {
-            Node::Entries(mut entries) => out.append(&mut entries),
-            Node::Parts(_) if depth > 8 => return Err(Error::corrupt(format!("directory node {} is nested too deep", id.short()))),
-            Node::Parts(parts) => parts.iter().try_for_each(|(_, part)| self.dir_into(keys, part, depth + 1, out))?,
-        }
-        Ok(())
     }
 
     /// Returns the stored list of chunks, part `id` of a long one.

@@ -33,7 +33,9 @@ pub fn recovery_kit(vault: &Vault, owner: &OwnerKeys, ways: &[Way]) -> String {
          To restore without coffre (Debian: apt-get install age zstd python3):\n  cd PLACE\n",
     );
     let unlock = match ways.first() {
-        Some(way @ Way::Passphrase(_)) => format!("age -d keys/owner-0001-{}.age > /dev/shm/id      (asks for the passphrase)", way.label()),
+        Some(way @ Way::Passphrase(_)) => {
+            format!("age -d keys/owner-0001-{}.age > /dev/shm/id      (asks for the passphrase)", way.label())
+        }
         Some(way) => format!("age -d -i YOUR-KEY-FILE keys/owner-0001-{}.age > /dev/shm/id", way.label()),
         None => String::new(),
     };

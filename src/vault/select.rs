@@ -56,8 +56,10 @@ fn unknown(text: &str) -> Error {
 
 /// Finds the snapshot that `selector` means among `snapshots`, which are in order of time.
 pub fn select<'a>(snapshots: &'a [Snapshot], selector: &Selector) -> Result<&'a Snapshot> {
-    let mine: Vec<&Snapshot> = snapshots.iter().filter(|s| selector.host.as_ref().is_none_or(|h| s.manifest.host == *h || s.key.sealer == *h)).collect();
-    let none = |why: String| Error::not_found(format!("no snapshot `{}`: {why}", selector.typed)).hint("coffre snapshots lists what there is");
+    let mine: Vec<&Snapshot> =
+        snapshots.iter().filter(|s| selector.host.as_ref().is_none_or(|h| s.manifest.host == *h || s.key.sealer == *h)).collect();
+    let none =
+        |why: String| Error::not_found(format!("no snapshot `{}`: {why}", selector.typed)).hint("coffre snapshots lists what there is");
     if mine.is_empty() {
         return Err(none(match &selector.host {
             Some(host) => format!("host {host} has none"),

@@ -4,7 +4,11 @@ use crate::{
     error::{Error, Result},
     format::{Signer, Signers},
     store::{self, Key, Store},
-    vault::{PUBLIC_LEN_MAX, keys::{OwnerKeys, SealerKeys}, sign},
+    vault::{
+        PUBLIC_LEN_MAX,
+        keys::{OwnerKeys, SealerKeys},
+        sign,
+    },
 };
 
 /// The newest list of signers, and how it was checked.
@@ -52,7 +56,9 @@ impl SignerList {
                 Err(e) => damaged = Some(e),
             }
         }
-        Err(damaged.unwrap_or_else(|| Error::missing("signers/allowed_signers is not in the vault").hint("bring signers/ back from another copy of this vault")))
+        Err(damaged.unwrap_or_else(|| {
+            Error::missing("signers/allowed_signers is not in the vault").hint("bring signers/ back from another copy of this vault")
+        }))
     }
 
     fn check(store: &dyn Store, key: &Key, owner: Option<&str>) -> Result<Signers> {

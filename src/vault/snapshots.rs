@@ -174,9 +174,16 @@ pub fn from_manifest(vault: &Vault, committed: &Committed, cbor: &[u8]) -> Resul
     let manifest = Manifest::decode(cbor)?;
     let key = &committed.key;
     let previous = committed.receipt.previous().map(|(_, id)| id);
-    let agrees = manifest.vault == vault.config.id && manifest.sealer == key.sealer && manifest.seq == key.seq && manifest.previous == previous;
+    let agrees =
+        manifest.vault == vault.config.id && manifest.sealer == key.sealer && manifest.seq == key.seq && manifest.previous == previous;
     match agrees {
         true => Ok(Snapshot { key: key.clone(), id: committed.id, manifest }),
-        false => Err(Error::corrupt(format!("{} belongs to another place: vault {}, sealer {}, number {}", key.manifest(), manifest.vault, manifest.sealer, manifest.seq))),
+        false => Err(Error::corrupt(format!(
+            "{} belongs to another place: vault {}, sealer {}, number {}",
+            key.manifest(),
+            manifest.vault,
+            manifest.sealer,
+            manifest.seq
+        ))),
     }
 }

@@ -27,8 +27,10 @@ impl StateDir {
 
     /// Creates the directory.
     pub fn create(&self) -> Result<()> {
-        sys::create_private_dir(&self.0)
-            .map_err(|e| Error::io(format!("cannot create the state directory {}", self.0.display()), e).hint("set COFFRE_STATE_DIR to a directory that can be written"))
+        sys::create_private_dir(&self.0).map_err(|e| {
+            Error::io(format!("cannot create the state directory {}", self.0.display()), e)
+                .hint("set COFFRE_STATE_DIR to a directory that can be written")
+        })
     }
 
     /// Where the catalog lies.

@@ -118,7 +118,13 @@ impl<'a> Writer<'a> {
             .hint("give each host its own name: coffre seal --host NAME does not; enrol it with an owner's key"))
     }
 
-    fn try_commit(&self, facts: &CommitFacts, segment: &Segment, public: &[(Digest, Key)], segment_line: Option<&(Digest, Key)>) -> Result<(SnapshotKey, SnapshotId, Manifest, Vec<u8>)> {
+    fn try_commit(
+        &self,
+        facts: &CommitFacts,
+        segment: &Segment,
+        public: &[(Digest, Key)],
+        segment_line: Option<&(Digest, Key)>,
+    ) -> Result<(SnapshotKey, SnapshotId, Manifest, Vec<u8>)> {
         let store = &*self.vault.store;
         let signers = SignerList::load(store, None)?;
         let previous = self.vault.head(&signers, &self.sealer.name)?.map(|c| (c.key, c.id));

@@ -11,8 +11,8 @@ use crate::{
     error::{Error, Result},
     event::{Event, Sink},
     format::{
-        ChunkId, ChunkList, ChunkRef, Content, Data, Digester, DomainKeys, Entry, FRAME_TARGET_META, INLINE_LEN_MAX, Node, PackKind, Part, Problem, ProblemKind,
-        Stats, split,
+        ChunkId, ChunkList, ChunkRef, Content, Data, Digester, DomainKeys, Entry, FRAME_TARGET_META, INLINE_LEN_MAX, Node, PackKind, Part,
+        Problem, ProblemKind, Stats, split,
     },
     ops::seal::{
         entry::EntryMaker,
@@ -88,12 +88,15 @@ struct Bundle {
 struct OpenDir {
     entered: Box<EnteredDir>,
     /// Encoded entries by name.
-    entries: Vec<(Box<[u8]>, Vec<u8>, Kind)>,
+    entries: Vec<Encoded>,
     /// Hash of the encoded entries of directories in it.
     children: Digester,
     own: Stats,
     below: u64,
 }
+
+/// A name, its encoded entry, and what it is.
+type Encoded = (Box<[u8]>, Vec<u8>, Kind);
 
 /// What an encoded entry is, as far as the catalog cares.
 #[derive(Clone, Copy, PartialEq)]
@@ -159,7 +162,13 @@ impl Assembler<'_> {
     fn step(&mut self, step: Step, items: &mut Items) -> Result<()> {
         match step {
             Step::Enter(entered) => {
-                self.state.dirs.push(OpenDir { entered, entries: Vec::new(), children: Digester::default(), own: Stats::default(), below: 0 });
+                self.state.dirs.push(OpenDir {
+                    entered,
+                    entries: Vec::new(),
+                    children: Digester::default(),
+                    own: Stats::default(),
+                    below: 0,
+                });
                 Ok(())
             }
             Step::Leave => self.leave(),
@@ -344,7 +353,8 @@ impl Assembler<'_> {
 
     /// Notes in the catalog what the directory looks like.
     fn remember(&self, dir: &OpenDir, name: &[u8; 16], children: [u8; 32], node: ChunkId, entry: Vec<u8>, with_entries: bool) {
-        let kept: Vec<&[u8]> = dir.entries.iter().filter(|(_, _, kind)| *kind == Kind::Settled).map(|(_, encoded, _)| encoded.as_slice()).collect();
+        let kept: Vec<&[u8]> =
+            dir.entries.iter().filter(|(_, _, kind)| *kind == Kind::Settled).map(|(_, encoded, _)| encoded.as_slice()).collect();
         let all_kept = !dir.entries.iter().any(|(_, _, kind)| *kind == Kind::Fresh) && kept.len() as u64 == dir.own.entries();
         let listing = if all_kept { dir.entered.listing } else { [0; 32] };
         let record = DirRecord { seal: self.seal, listing, children, node, below: dir.below, own: dir.own, entry };
@@ -352,7 +362,7 @@ impl Assembler<'_> {
     }
 
     /// Stores the node of these entries, and returns its id.
-    fn node(&mut self, entries: &[(Box<[u8]>, Vec<u8>, Kind)]) -> Result<ChunkId> {
+    fn node(&mut self, entries: &[Encoded]) -> Result<ChunkId> {
         let runs = split(entries.iter().map(|(name, encoded, _)| (&**name, encoded.len())));
         if let [_] = runs.as_slice() {
             return self.store_node(&Node::encode_entries(entries.iter().map(|(_, encoded, _)| encoded.as_slice())));

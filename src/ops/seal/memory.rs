@@ -1,9 +1,6 @@
 //! What a seal knows from before: stored chunks, and directories as they were. Hints, all of it.
 
-use std::{
-    cell::RefCell,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::cell::RefCell;
 
 use crate::{
     catalog::{Catalog, ShortId, short_id},
@@ -23,13 +20,12 @@ pub struct Memory<'a> {
     known: &'a [ShortId],
     /// Whether directory records may be used.
     use_records: bool,
-    failed: AtomicBool,
 }
 
 impl<'a> Memory<'a> {
     /// `known` is sorted.
     pub fn new(catalog: &'a Catalog, keys: &'a DomainKeys, known: &'a [ShortId], use_records: bool) -> Self {
-        Self { catalog, keys, known, use_records, failed: AtomicBool::new(false) }
+        Self { catalog, keys, known, use_records }
     }
 
     /// The catalog's name for the directory at `path`.
@@ -51,24 +47,12 @@ impl<'a> Memory<'a> {
         }
     }
 
-    /// Whether the catalog failed while this seal used it.
-    pub fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
-    }
-
-    fn hint<T>(&self, result: crate::error::Result<Option<T>>) -> Option<T> {
-        result.unwrap_or_else(|_| {
-            self.failed.store(true, Ordering::Relaxed);
-            None
-        })
-    }
-
     /// The record of a directory, if it counts.
     pub fn dir(&self, name: &[u8; 16]) -> Option<DirRecord> {
         if !self.use_records {
             return None;
         }
-        let record = self.hint(self.catalog.dir(name)).and_then(|bytes| DirRecord::decode(&bytes))?;
+        let record = DirRecord::decode(&self.catalog.dir(name).ok()??)?;
         (self.catalog.state().committed.contains(&record.seal) && self.knows(&record.node)).then_some(record)
     }
 
@@ -79,7 +63,7 @@ impl<'a> Memory<'a> {
         }
         let mut all = Vec::new();
         for piece in 0.. {
-            let Some(bytes) = self.hint(self.catalog.entries(&piece_name(self.keys, name, piece))) else { break };
+            let Some(bytes) = self.catalog.entries(&piece_name(self.keys, name, piece)).ok()? else { break };
             let mut plain = Vec::new();
             pack::decompress(&bytes, PIECE_LEN_MAX, &mut plain, "the catalog").ok()?;
             let Ok(Node::Entries(mut entries)) = Node::decode(&plain) else { return None };
@@ -114,9 +98,8 @@ impl<'a> Memory<'a> {
             }
             self.catalog.put_dir(name, &record.encode())
         };
-        if write().is_err() {
-            self.failed.store(true, Ordering::Relaxed);
-        }
+        // A catalog that cannot take a hint is found broken, and made anew, when it is committed or opened next.
+        let _ = write();
     }
 }
 

@@ -59,7 +59,11 @@ pub fn run(job: &Job) -> Result<Assembled> {
     let cancel: &Cancel = job.context.cancel;
     let memory = Memory::new(job.catalog, &sealer.keys, job.known, job.use_records);
     let chunker = Chunker::new(sealer.keys.gear.clone());
-    let main_device = job.sources.first().and_then(|path| Dir::open(path.parent().unwrap_or(path)).and_then(|dir| dir.stat()).ok()).map_or(0, |s| s.device);
+    let main_device = job
+        .sources
+        .first()
+        .and_then(|path| Dir::open(path.parent().unwrap_or(path)).and_then(|dir| dir.stat()).ok())
+        .map_or(0, |s| s.device);
     let packs = OpenPacks::new(vault, sealer);
     let now_ns = || clock.now_ns();
 

@@ -91,6 +91,9 @@ pub fn run(batches: &Receiver<Batch>, chunker: &Chunker, key: &Key32, cancel: &C
     Ok(())
 }
 
+/// A file's size, its holes, and where its bytes are if they are kept inline.
+type Content = (u64, Vec<Hole>, Option<Range<usize>>);
+
 /// Nobody takes the pieces any more.
 struct Gone;
 
@@ -128,7 +131,9 @@ impl Reader<'_> {
         for attempt in 1..=ATTEMPTS {
             let (mut file, stat) = match open_file(&task.dir, &task.name) {
                 Ok((file, stat)) if stat.file_type() == FileType::File => (file, stat),
-                Ok(_) | Err(Errno::LOOP | Errno::NXIO) => return self.fail(Some("it became something else while it was sealed".to_owned())),
+                Ok(_) | Err(Errno::LOOP | Errno::NXIO) => {
+                    return self.fail(Some("it became something else while it was sealed".to_owned()));
+                }
                 Err(Errno::NOENT) => return self.fail(None),
                 Err(e) => return self.fail(Some(format!("cannot open: {}", std::io::Error::from(e)))),
             };
@@ -166,8 +171,7 @@ impl Reader<'_> {
     }
 
     /// Reads the file and cuts it. Returns its size, its holes, and where its bytes are if they are kept inline.
-    #[expect(clippy::type_complexity, reason = "taken apart by its one caller")]
-    fn content(&mut self, file: &mut File, stat: &Stat, pieces: &Sender<Piece>) -> std::result::Result<(u64, Vec<Hole>, Option<Range<usize>>), Stopped> {
+    fn content(&mut self, file: &mut File, stat: &Stat, pieces: &Sender<Piece>) -> std::result::Result<Content, Stopped> {
         if stat.allocated < stat.size && stat.size > INLINE_LEN_MAX as u64 {
             let map = map_sparse(file, stat.size).map_err(|e| Stopped::Io(e.into()))?;
             if !map.holes.is_empty() {
@@ -190,7 +194,13 @@ impl Reader<'_> {
         Ok((size, Vec::new(), None))
     }
 
-    fn sparse(&mut self, file: &mut File, stat: &Stat, map: crate::sys::SparseMap, pieces: &Sender<Piece>) -> std::result::Result<(u64, Vec<Hole>, Option<Range<usize>>), Stopped> {
+    fn sparse(
+        &mut self,
+        file: &mut File,
+        stat: &Stat,
+        map: crate::sys::SparseMap,
+        pieces: &Sender<Piece>,
+    ) -> std::result::Result<Content, Stopped> {
         use std::io::{Seek, SeekFrom};
         let mut holes: Vec<Hole> = map.holes.iter().map(|(offset, len)| Hole { offset: *offset, len: *len }).collect();
         for (offset, len) in map.data {

@@ -39,7 +39,11 @@ pub fn refresh(context: &Context) -> Result<Refreshed> {
             Ok(refreshed)
         }
         // What it says does not fit this vault, or it broke while it was read: make a new one.
-        Err(e) if fresh.is_none() && matches!(e.kind(), crate::error::ErrorKind::Corrupt | crate::error::ErrorKind::Conflict) && !had.is_empty() => {
+        Err(e)
+            if fresh.is_none()
+                && matches!(e.kind(), crate::error::ErrorKind::Corrupt | crate::error::ErrorKind::Conflict)
+                && !had.is_empty() =>
+        {
             let refreshed = rebuild(context)?;
             context.sink.send(Event::Note(format!("catalog rebuilt from {} packs of the vault: {}", refreshed.packs, e.chain())));
             Ok(refreshed)

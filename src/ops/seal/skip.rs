@@ -61,7 +61,15 @@ impl DirRecord {
             sparse_files: word(152),
             ..Stats::default()
         };
-        Some(Self { seal: word(0), listing: hash(8), children: hash(40), node: ChunkId::from_bytes(hash(72)), below: word(104), own, entry: bytes[LEN..].to_vec() })
+        Some(Self {
+            seal: word(0),
+            listing: hash(8),
+            children: hash(40),
+            node: ChunkId::from_bytes(hash(72)),
+            below: word(104),
+            own,
+            entry: bytes[LEN..].to_vec(),
+        })
     }
 }
 
@@ -70,9 +78,9 @@ impl DirRecord {
 /// File systems stamp with the tick of the kernel's clock (1 to 10 ms), some with a second or two (FAT).
 const SETTLED_NS: i128 = 2_000_000_000;
 
-/// Whether a change after `now` would show in the entry's times.
+/// Whether a change after `now` would show in the entry's times. Every change moves the ctime, which nobody can set.
 pub fn is_settled(stat: &Stat, now_ns: i128) -> bool {
-    stat.mtime_ns.max(stat.ctime_ns) < now_ns - SETTLED_NS
+    stat.ctime_ns < now_ns - SETTLED_NS
 }
 
 /// Hashes names and stats of a listing: everything that a change of an entry would change.
@@ -129,7 +137,15 @@ mod tests {
     #[test]
     fn a_record_reads_back_and_nothing_else_is_one() {
         let own = Stats { files: 1, symlinks: 2, others: 3, logical_bytes: 4, with_xattrs: 5, sparse_files: 6, ..Stats::default() };
-        let record = DirRecord { seal: 9, listing: [1; 32], children: [2; 32], node: ChunkId::from_bytes([3; 32]), below: 7, own, entry: vec![8; 9] };
+        let record = DirRecord {
+            seal: 9,
+            listing: [1; 32],
+            children: [2; 32],
+            node: ChunkId::from_bytes([3; 32]),
+            below: 7,
+            own,
+            entry: vec![8; 9],
+        };
         assert_eq!(DirRecord::decode(&record.encode()), Some(record.clone()));
         assert_eq!(DirRecord::decode(&record.encode()[..LEN]), None);
     }

@@ -26,7 +26,10 @@ pub struct Skeleton {
 pub fn plan(paths: &[PathBuf]) -> Result<(Vec<PathBuf>, Skeleton)> {
     let mut real: Vec<PathBuf> = paths
         .iter()
-        .map(|path| std::fs::canonicalize(path).map_err(|e| Error::io(format!("cannot seal {}", path.display()), e).hint("nothing was sealed; check the path")))
+        .map(|path| {
+            std::fs::canonicalize(path)
+                .map_err(|e| Error::io(format!("cannot seal {}", path.display()), e).hint("nothing was sealed; check the path"))
+        })
         .collect::<Result<_>>()?;
     real.sort_unstable();
     real.dedup();

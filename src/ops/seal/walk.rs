@@ -196,7 +196,16 @@ impl Walker<'_> {
             None => self.or_problem(xattrs_of_fd(&*dir), "cannot read the extended attributes")?.unwrap_or_default(),
         };
         self.out.dirs += 1;
-        self.step(Step::Enter(Box::new(EnteredDir { name, stat, xattrs, record_name, listing: listing_now, unchanged, listed_ns, path: self.path.clone() })))?;
+        self.step(Step::Enter(Box::new(EnteredDir {
+            name,
+            stat,
+            xattrs,
+            record_name,
+            listing: listing_now,
+            unchanged,
+            listed_ns,
+            path: self.path.clone(),
+        })))?;
         Ok(Some(Level { dir: Some(dir), stat, listing: listing.into_iter(), skeleton, path_len: self.path.len(), cached, dirs_only }))
     }
 
@@ -270,7 +279,8 @@ impl Walker<'_> {
                 let mut dir = Dir::open(std::path::Path::new("/")).map_err(|e| Error::io("cannot open /", e.into()))?;
                 for part in self.path[..above.path_len].split(|b| *b == b'/').filter(|p| !p.is_empty()) {
                     dir = dir.child(part).map_err(|e| {
-                        Error::io(format!("{} moved away while it was sealed", String::from_utf8_lossy(&self.path)), e.into()).hint("run the seal again")
+                        Error::io(format!("{} moved away while it was sealed", String::from_utf8_lossy(&self.path)), e.into())
+                            .hint("run the seal again")
                     })?;
                 }
                 Ok(Arc::new(dir))
@@ -293,7 +303,10 @@ impl Walker<'_> {
     fn step(&mut self, step: Step) -> Result<()> {
         self.out.steps.push(step);
         let out = &self.out;
-        let full = out.tasks.len() >= GROUP_FILES || out.bytes >= GROUP_BYTES || out.steps.len() >= GROUP_STEPS || (out.dirs >= GROUP_DIRS && !out.tasks.is_empty());
+        let full = out.tasks.len() >= GROUP_FILES
+            || out.bytes >= GROUP_BYTES
+            || out.steps.len() >= GROUP_STEPS
+            || (out.dirs >= GROUP_DIRS && !out.tasks.is_empty());
         if full { self.flush() } else { Ok(()) }
     }
 

@@ -18,7 +18,14 @@ use crate::{
 ///
 /// Without damage so far, only `Depth::Chunks` decodes packs. With damage, the packs that are hurt are decoded at every depth, so
 /// that files can be named.
-pub fn run(context: &Context, reader: &Reader, chain: &Chain, listed: &BTreeMap<Key, Digest>, depth: Depth, report: &mut Report) -> Result<()> {
+pub fn run(
+    context: &Context,
+    reader: &Reader,
+    chain: &Chain,
+    listed: &BTreeMap<Key, Digest>,
+    depth: Depth,
+    report: &mut Report,
+) -> Result<()> {
     let mut snapshots = Vec::new();
     for committed in &chain.committed {
         match load_snapshot(context.vault, &reader.owner, committed) {
@@ -41,10 +48,19 @@ pub fn run(context: &Context, reader: &Reader, chain: &Chain, listed: &BTreeMap<
     Ok(())
 }
 
+/// Stored bytes, packs and chunks looked at; what is wrong; chunks that are bad.
+type Tally = (u64, u64, u64, Vec<Finding>, HashSet<ChunkId>);
+
 /// Decodes every frame of `packs`; returns the chunks that no pack holds whole.
-fn decode_packs(context: &Context, reader: &Reader, packs: &[Digest], domains: &[Arc<DomainKeys>], report: &mut Report) -> Result<HashSet<ChunkId>> {
+fn decode_packs(
+    context: &Context,
+    reader: &Reader,
+    packs: &[Digest],
+    domains: &[Arc<DomainKeys>],
+    report: &mut Report,
+) -> Result<HashSet<ChunkId>> {
     let total: u64 = reader.with_index(|index| index.packs().filter(|(d, _)| packs.contains(d)).map(|(_, len)| len).sum());
-    let state: Mutex<(u64, u64, u64, Vec<Finding>, HashSet<ChunkId>)> = Mutex::default();
+    let state: Mutex<Tally> = Mutex::default();
     in_parallel(context, packs, |pack| {
         let (chunks, findings, bad) = decode_pack(context, reader, pack, domains)?;
         let len = reader.with_index(|index| index.packs().find(|(d, _)| d == pack).map_or(0, |(_, len)| len));
@@ -61,7 +77,8 @@ fn decode_packs(context: &Context, reader: &Reader, packs: &[Digest], domains: &
     report.chunks += chunks;
     report.damage.extend(findings);
     // A chunk that is bad in one pack may be good in another.
-    let lost = |id: &ChunkId| !domains.iter().any(|keys| [&keys.data, &keys.tree].iter().any(|key| reader.with_chunk(id, key, |_| ()).is_ok()));
+    let lost =
+        |id: &ChunkId| !domains.iter().any(|keys| [&keys.data, &keys.tree].iter().any(|key| reader.with_chunk(id, key, |_| ()).is_ok()));
     Ok(bad.into_iter().filter(lost).collect())
 }
 
@@ -169,9 +186,9 @@ impl Walk<'_> {
                 let (reader, bad) = (self.reader, self.bad);
                 let checked = reader.each_chunk(keys, data, |chunk| match () {
                     () if bad.contains(&chunk.id) => Err(Error::corrupt(format!("needs chunk {}, which is damaged", chunk.id.short()))),
-                    () if !reader.with_index(|index| index.locate(&chunk.id).next().is_some()) => {
-                        reader.with_chunk(&chunk.id, &keys.data, |_| ()).map_err(|e| Error::corrupt(format!("needs chunk {}: {}", chunk.id.short(), e.chain())))
-                    }
+                    () if !reader.with_index(|index| index.locate(&chunk.id).next().is_some()) => reader
+                        .with_chunk(&chunk.id, &keys.data, |_| ())
+                        .map_err(|e| Error::corrupt(format!("needs chunk {}: {}", chunk.id.short(), e.chain()))),
                     () => Ok(()),
                 });
                 match checked {
@@ -191,6 +208,10 @@ impl Walk<'_> {
             self.report.damaged_files_more += 1;
             return;
         }
-        self.report.damaged_files.push(DamagedFile { snapshot: snapshot.id.to_string(), path: String::from_utf8_lossy(path).into_owned(), text });
+        self.report.damaged_files.push(DamagedFile {
+            snapshot: snapshot.id.to_string(),
+            path: String::from_utf8_lossy(path).into_owned(),
+            text,
+        });
     }
 }

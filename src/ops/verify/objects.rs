@@ -52,7 +52,10 @@ pub fn chain(context: &Context, report: &mut Report) -> Result<Chain> {
     for (sealer, (seq, id)) in context.state.heads()? {
         let key = SnapshotKey { sealer, seq };
         if !chain.committed.iter().any(|c| c.key == key && c.id == id) {
-            report.damage.push(Finding::new(key.receipt(), "this host remembers a snapshot here that is gone or was changed: the vault was rolled back"));
+            report.damage.push(Finding::new(
+                key.receipt(),
+                "this host remembers a snapshot here that is gone or was changed: the vault was rolled back",
+            ));
         }
     }
     Ok(chain)
@@ -62,7 +65,8 @@ pub fn chain(context: &Context, report: &mut Report) -> Result<Chain> {
 pub fn listed(chain: &Chain) -> BTreeMap<Key, Digest> {
     let mut listed = BTreeMap::new();
     // Keys and signers come and go; the newest receipt of each sealer says what should be there.
-    let newest: HashSet<&SnapshotKey> = chain.committed.iter().map(|c| (&c.key.sealer, &c.key)).collect::<BTreeMap<_, _>>().into_values().collect();
+    let newest: HashSet<&SnapshotKey> =
+        chain.committed.iter().map(|c| (&c.key.sealer, &c.key)).collect::<BTreeMap<_, _>>().into_values().collect();
     for committed in &chain.committed {
         for line in &committed.receipt.lines {
             let lasting = ["packs/", "index/", "snaps/"].iter().any(|folder| line.path.starts_with(folder));
@@ -94,7 +98,10 @@ pub fn present(context: &Context, listed: &BTreeMap<Key, Digest>, report: &mut R
         }
     }
     report.objects = listed.len() as u64;
-    report.unreferenced = there.iter().filter(|key| (key.as_str().starts_with("packs/") || key.as_str().starts_with("index/")) && !listed.contains_key(key)).count() as u64;
+    report.unreferenced = there
+        .iter()
+        .filter(|key| (key.as_str().starts_with("packs/") || key.as_str().starts_with("index/")) && !listed.contains_key(key))
+        .count() as u64;
     Ok(())
 }
 
