@@ -284,6 +284,22 @@ impl Tree {
         }
     }
 
+    /// The path of entry number `index` below its snapshot, for messages.
+    pub fn path(&self, mounted: &Mounted, index: u64) -> Result<Vec<u8>> {
+        let mut path = Vec::new();
+        let (mut dir, mut base) = (self.root(mounted)?, 0);
+        while let Some(spot) = self.towards(mounted, &dir, base, index)? {
+            path.push(b'/');
+            path.extend_from_slice(&spot.entry().name);
+            match &spot.entry().content {
+                Content::Dir { node, .. } if spot.index != index => dir = self.dir(mounted, node)?,
+                _ => break,
+            }
+            base = spot.index;
+        }
+        Ok(path)
+    }
+
     /// The place of a name of a hard-linked inode. One not seen yet (a handle from an earlier mount) is searched for.
     fn first_name(&self, mounted: &Mounted, folded: u64) -> Result<u64> {
         let known = |mounted: &Mounted| mounted.links.read().expect("nobody panics while holding the links").get(&folded).copied();

@@ -257,8 +257,9 @@ impl Views {
         match self.node(ino)? {
             Node::Entry(_, mounted, spot) => match FileReader::new(&mounted.keys, spot.entry()) {
                 Some(file) => self.reader.read_file(&file, offset, out).map_err(|e| {
-                    let name = String::from_utf8_lossy(&spot.entry().name).into_owned();
-                    e.while_doing(format!("cannot read {name} in snapshot {} at byte {offset}", mounted.snapshot.id.short()))
+                    let path = self.tree.path(&mounted, spot.index).unwrap_or_else(|_| spot.entry().name.to_vec());
+                    let (path, snapshot) = (String::from_utf8_lossy(&path).into_owned(), mounted.snapshot.dir_name());
+                    e.while_doing(format!("cannot read {path} in snapshot {snapshot} at byte {offset}"))
                 }),
                 None => Err(Error::usage("not a regular file")),
             },

@@ -1,7 +1,7 @@
 //! Fills a pack, closes it, tells where each chunk went.
 //!
-//! Blocks are encrypted in place as they fill, so that a pack costs its own stored size in memory and closing it
-//! costs only its tail.
+//! Blocks are encrypted, hashed and handed to the store as they fill, so that an open pack costs one block of 64 KiB and its
+//! table in memory, and closing it costs only its tail.
 
 use crate::{
     error::Result,
@@ -10,6 +10,7 @@ use crate::{
         Wrap,
         cipher::{self, BLOCK_LEN, StreamKey, TAG_LEN},
     },
+    store::Upload,
 };
 
 /// Room kept for padding and framing when deciding whether another frame still fits.
@@ -17,49 +18,54 @@ const TAIL_ROOM: usize = (256 << 10) + 64 + TRAILER_LEN;
 
 /// A pack that is being filled.
 pub struct PackBuilder {
-    /// Header, encrypted blocks, then the plaintext of the block that is not full yet.
-    buf: Vec<u8>,
+    upload: Box<dyn Upload>,
     key: StreamKey,
-    /// Where the open block starts in `buf`.
-    block_start: usize,
+    /// Plaintext of the block that is not full yet.
+    block: Vec<u8>,
     blocks: u64,
     plain_len: usize,
-    hashed: usize,
+    stored_len: u64,
     hash: Digester,
     index: PackIndex,
 }
 
-/// A finished pack, ready for the store.
+/// A finished pack, ready to be committed to the store under its name.
 pub struct SealedPack {
-    /// What to store.
-    pub bytes: Vec<u8>,
+    /// What was written.
+    pub upload: Box<dyn Upload>,
     /// Its name.
     pub digest: Digest,
+    /// Bytes of the stored file.
+    pub stored_len: u64,
     /// Where its chunks are.
     pub index: PackIndex,
 }
 
 impl PackBuilder {
-    /// Starts a pack of `vault` for `recipient`; `buf` is memory to reuse.
-    pub fn new(kind: PackKind, vault: VaultId, recipient: Wrap, mut buf: Vec<u8>) -> Result<Self> {
+    /// Starts a pack of `vault` for `recipient`, written to `upload`.
+    pub fn new(kind: PackKind, vault: VaultId, recipient: Wrap, upload: Box<dyn Upload>) -> Result<Self> {
         let (head, key) = cipher::start(&[recipient])?;
-        buf.clear();
-        buf.extend_from_slice(&head);
-        let block_start = buf.len();
-        let mut pack =
-            Self { buf, key, block_start, blocks: 0, plain_len: 0, hashed: 0, hash: Digester::default(), index: PackIndex::default() };
-        pack.write(&encode_header(kind, vault));
+        let block = Vec::with_capacity(BLOCK_LEN + TAG_LEN);
+        let mut pack = Self { upload, key, block, blocks: 0, plain_len: 0, stored_len: 0, hash: Digester::default(), index: PackIndex::default() };
+        pack.store(&head)?;
+        pack.write(&encode_header(kind, vault))?;
         Ok(pack)
+    }
+
+    fn store(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hash.update(bytes);
+        self.stored_len += bytes.len() as u64;
+        self.upload.write(bytes)
     }
 
     /// Whether a frame of `compressed_len` bytes with `chunks` chunks still fits below `len_max` stored bytes.
     pub fn fits(&self, compressed_len: usize, chunks: usize, len_max: usize) -> bool {
         let plain = self.plain_len + compressed_len + self.index.body_len() + 20 + chunks * 36 + TAIL_ROOM;
-        self.index.frames.is_empty() || self.block_start.min(1024) + plain + plain / BLOCK_LEN * TAG_LEN + TAG_LEN < len_max
+        self.index.frames.is_empty() || 1024 + plain + plain / BLOCK_LEN * TAG_LEN + TAG_LEN < len_max
     }
 
     /// Adds a compressed frame that holds `chunks`.
-    pub fn push(&mut self, compressed: &[u8], chunks: &[(ChunkId, u32)]) {
+    pub fn push(&mut self, compressed: &[u8], chunks: &[(ChunkId, u32)]) -> Result<()> {
         let len = |n: usize| u32::try_from(n).expect("a pack is shorter than 4 GiB");
         self.index.frames.push(FrameEntry {
             offset: len(self.plain_len),
@@ -68,41 +74,39 @@ impl PackBuilder {
             chunks: len(chunks.len()),
         });
         self.index.chunks.extend_from_slice(chunks);
-        self.write(compressed);
-    }
-
-    /// Chunks so far.
-    pub fn chunks(&self) -> usize {
-        self.index.chunks.len()
+        self.write(compressed)
     }
 
     /// Adds index, padding and trailer, and encrypts what is left.
-    pub fn finish(mut self) -> SealedPack {
+    pub fn finish(mut self) -> Result<SealedPack> {
         let tail = encode_tail(&self.index, self.plain_len);
-        self.write(&tail);
-        let tag = self.key.seal(self.blocks, true, &mut self.buf[self.block_start..]);
-        self.buf.extend_from_slice(&tag);
-        self.hash.update(&self.buf[self.hashed..]);
-        SealedPack { digest: self.hash.finish(), bytes: self.buf, index: self.index }
+        self.write(&tail)?;
+        self.seal_block(true)?;
+        Ok(SealedPack { upload: self.upload, digest: self.hash.finish(), stored_len: self.stored_len, index: self.index })
+    }
+
+    fn seal_block(&mut self, last: bool) -> Result<()> {
+        let mut block = std::mem::take(&mut self.block);
+        let tag = self.key.seal(self.blocks, last, &mut block);
+        block.extend_from_slice(&tag);
+        self.blocks += 1;
+        self.store(&block)?;
+        block.clear();
+        self.block = block;
+        Ok(())
     }
 
     /// Appends plaintext. A block is encrypted once a byte beyond it is known, since the last one is marked.
-    fn write(&mut self, mut bytes: &[u8]) {
+    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         self.plain_len += bytes.len();
         while !bytes.is_empty() {
-            let open = self.buf.len() - self.block_start;
-            if open == BLOCK_LEN {
-                let tag = self.key.seal(self.blocks, false, &mut self.buf[self.block_start..]);
-                self.buf.extend_from_slice(&tag);
-                self.hash.update(&self.buf[self.hashed..]);
-                self.hashed = self.buf.len();
-                self.block_start = self.buf.len();
-                self.blocks += 1;
-                continue;
+            if self.block.len() == BLOCK_LEN {
+                self.seal_block(false)?;
             }
-            let (now, later) = bytes.split_at(bytes.len().min(BLOCK_LEN - open));
-            self.buf.extend_from_slice(now);
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK_LEN - self.block.len()));
+            self.block.extend_from_slice(now);
             bytes = later;
         }
+        Ok(())
     }
 }

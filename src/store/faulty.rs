@@ -1,13 +1,13 @@
 //! A store that fails on purpose.
 
 use std::sync::{
-    Mutex,
+    Arc, Mutex,
     atomic::{AtomicU64, Ordering},
 };
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    store::{Key, Store},
+    store::{Key, Store, Upload},
 };
 
 /// How a store misbehaves.
@@ -26,6 +26,11 @@ pub enum Fault {
 /// Wraps a store and misbehaves as told.
 pub struct Faulty<S> {
     inner: S,
+    plan: Arc<Plan>,
+}
+
+#[derive(Default)]
+struct Plan {
     fault: Mutex<Option<Fault>>,
     calls: AtomicU64,
 }
@@ -33,31 +38,36 @@ pub struct Faulty<S> {
 impl<S: Store> Faulty<S> {
     /// Behaves well until told otherwise.
     pub fn new(inner: S) -> Self {
-        Self { inner, fault: Mutex::new(None), calls: AtomicU64::new(0) }
+        Self { inner, plan: Arc::default() }
     }
 
     /// Misbehaves from now on, or no longer.
     pub fn set(&self, fault: Option<Fault>) {
-        self.calls.store(0, Ordering::SeqCst);
-        *self.fault.lock().expect("nobody panics while holding the fault") = fault;
+        self.plan.calls.store(0, Ordering::SeqCst);
+        *self.plan.fault.lock().expect("nobody panics while holding the fault") = fault;
     }
 
-    /// Calls since the last `set`.
+    /// Calls since the last `set`; an upload counts once, when it is committed.
     pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::SeqCst)
+        self.plan.calls.load(Ordering::SeqCst)
     }
+}
 
+fn gone() -> Error {
+    Error::unavailable("the store is gone (injected)")
+}
+
+impl Plan {
     /// What this call does: `Ok(true)` to go on, `Ok(false)` to go on and then fail.
-    fn next(&self, put_len: Option<usize>) -> Result<bool> {
+    fn next(&self, put_len: Option<u64>) -> Result<bool> {
         let n = self.calls.fetch_add(1, Ordering::SeqCst);
         let mut fault = self.fault.lock().expect("nobody panics while holding the fault");
-        let dead = || Err(Error::unavailable("the store is gone (injected)"));
         match (*fault, put_len) {
-            (Some(Fault::CrashAt(at)), _) if n >= at => dead(),
+            (Some(Fault::CrashAt(at)), _) if n >= at => Err(gone()),
             (Some(Fault::CrashAfter(at)), Some(_)) if n == at => Ok(false),
-            (Some(Fault::CrashAfter(at)), _) if n >= at => dead(),
-            (Some(Fault::FailOnceAt(at)), _) if n == at => dead(),
-            (Some(Fault::FullAfter(room)), Some(len)) => match room.checked_sub(len as u64) {
+            (Some(Fault::CrashAfter(at)), _) if n >= at => Err(gone()),
+            (Some(Fault::FailOnceAt(at)), _) if n == at => Err(gone()),
+            (Some(Fault::FullAfter(room)), Some(len)) => match room.checked_sub(len) {
                 Some(left) => {
                     *fault = Some(Fault::FullAfter(left));
                     Ok(true)
@@ -67,33 +77,70 @@ impl<S: Store> Faulty<S> {
             _ => Ok(true),
         }
     }
+
+    /// Puts with `put`, unless this call fails.
+    fn put(&self, len: u64, put: impl FnOnce() -> Result<()>) -> Result<()> {
+        let answered = self.next(Some(len))?;
+        put()?;
+        if answered { Ok(()) } else { Err(gone()) }
+    }
+}
+
+struct FaultyUpload {
+    inner: Box<dyn Upload>,
+    plan: Arc<Plan>,
+    len: u64,
+}
+
+impl Upload for FaultyUpload {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.len += bytes.len() as u64;
+        self.inner.write(bytes)
+    }
+
+    fn commit(self: Box<Self>, key: &Key) -> Result<()> {
+        let Self { inner, plan, len } = *self;
+        plan.put(len, || inner.commit(key))
+    }
 }
 
 impl<S: Store> Store for Faulty<S> {
     fn put(&self, key: &Key, bytes: &[u8]) -> Result<()> {
-        let answered = self.next(Some(bytes.len()))?;
-        self.inner.put(key, bytes)?;
-        if answered { Ok(()) } else { Err(Error::unavailable("the store is gone (injected)")) }
+        self.plan.put(bytes.len() as u64, || self.inner.put(key, bytes))
+    }
+
+    fn begin(&self) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(FaultyUpload { inner: self.inner.begin()?, plan: self.plan.clone(), len: 0 }))
     }
 
     fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.next(None)?;
+        self.plan.next(None)?;
         self.inner.get(key, offset, buf)
     }
 
     fn stat(&self, key: &Key) -> Result<Option<u64>> {
-        self.next(None)?;
+        self.plan.next(None)?;
         self.inner.stat(key)
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()> {
-        self.next(None)?;
+        self.plan.next(None)?;
         self.inner.list(prefix, each)
     }
 
     fn delete(&self, key: &Key) -> Result<()> {
-        self.next(None)?;
+        self.plan.next(None)?;
         self.inner.delete(key)
+    }
+
+    fn is_empty(&self) -> Result<bool> {
+        self.plan.next(None)?;
+        self.inner.is_empty()
+    }
+
+    fn tidy(&self, before_ns: i128) -> Result<()> {
+        self.plan.next(None)?;
+        self.inner.tidy(before_ns)
     }
 
     fn describe(&self) -> String {

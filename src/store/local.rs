@@ -9,12 +9,15 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    store::{Key, Store, conflict, missing, short},
+    store::{Key, Store, Upload, conflict, missing, short},
     sys,
 };
 
 /// Deepest folder looked into by `list`; a vault has four levels.
 const DEPTH_MAX: usize = 8;
+
+/// Bytes compared at once.
+const COMPARE_LEN: usize = 1 << 20;
 
 /// Objects as files below a directory.
 #[derive(Debug)]
@@ -37,6 +40,15 @@ impl Local {
             io::ErrorKind::NotFound => missing(key),
             _ => Error::io(format!("cannot open {key} in {}", self.describe()), e),
         })
+    }
+
+    /// Starts a file in the folder of `path`; `what` names it in messages until it has a key.
+    fn begin_in(&self, path: &Path, what: &str) -> Result<LocalUpload> {
+        let folder = path.parent().expect("a key lies below the root");
+        let failed = |e| Error::io(format!("cannot write {what} to {}", self.describe()), e);
+        self.create_folders(folder).map_err(failed)?;
+        let file = sys::NewFile::begin(folder).map_err(failed)?;
+        Ok(LocalUpload { store: Local::new(&self.root), file, what: what.to_owned() })
     }
 
     /// Creates the folders of `path` below the root, each made durable in the one above.
@@ -83,32 +95,54 @@ impl Local {
         Ok(())
     }
 
-    /// Whether the file at `key` holds exactly `bytes`.
-    fn holds(&self, key: &Key, bytes: &[u8]) -> Result<bool> {
-        if self.stat(key)? != Some(bytes.len() as u64) {
+    /// Calls `each` with every file below `folder`, objects or not. What a file system puts into its root is passed over.
+    fn walk(&self, folder: &Path, depth: usize, each: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+        let failed = |e| Error::io(format!("cannot list {}", folder.display()), e);
+        let entries = match fs::read_dir(folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            match entry.file_type().map_err(failed)?.is_dir() {
+                true if depth == 0 && entry.file_name() == "lost+found" => (),
+                true if depth < DEPTH_MAX => self.walk(&entry.path(), depth + 1, each)?,
+                _ => each(&entry.path())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the file at `key` holds exactly what the file `ours` does.
+    fn holds(&self, key: &Key, ours: &File) -> Result<bool> {
+        let failed = |e| Error::io(format!("cannot compare {key} with what is to be written"), e);
+        let len = ours.metadata().map_err(failed)?.len();
+        if self.stat(key)? != Some(len) {
             return Ok(false);
         }
-        let mut there = vec![0; bytes.len()];
-        self.get(key, 0, &mut there)?;
-        Ok(there == bytes)
+        let mut at = 0;
+        let mut there = vec![0; COMPARE_LEN.min(usize::try_from(len).unwrap_or(COMPARE_LEN))];
+        while at < len {
+            let n = there.len().min(usize::try_from(len - at).unwrap_or(there.len()));
+            self.get(key, at, &mut there[..n])?;
+            if sys::read_at(ours, at, n).map_err(failed)? != there[..n] {
+                return Ok(false);
+            }
+            at += n as u64;
+        }
+        Ok(true)
     }
 }
 
 impl Store for Local {
     fn put(&self, key: &Key, bytes: &[u8]) -> Result<()> {
-        let path = self.path(key);
-        let failed = |e| Error::io(format!("cannot write {key} to {}", self.describe()), e);
-        self.create_folders(path.parent().expect("a key lies below the root")).map_err(failed)?;
-        match sys::create_durably(&path, bytes) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                if !self.holds(key, bytes)? {
-                    return Err(conflict(key));
-                }
-                // Whoever put it may have died before it was durable.
-                sys::sync_file_and_dir(&path).map_err(failed)
-            }
-            other => other.map_err(failed),
-        }
+        let mut upload = self.begin_in(&self.path(key), key.as_str())?;
+        upload.write(bytes)?;
+        Box::new(upload).commit(key)
+    }
+
+    fn begin(&self) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(self.begin_in(&self.root.join("packs/new"), "a pack")?))
     }
 
     fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()> {
@@ -141,7 +175,56 @@ impl Store for Local {
         }
     }
 
+    fn is_empty(&self) -> Result<bool> {
+        let mut empty = true;
+        self.walk(&self.root, 0, &mut |_| {
+            empty = false;
+            Ok(())
+        })?;
+        Ok(empty)
+    }
+
+    fn tidy(&self, before_ns: i128) -> Result<()> {
+        self.walk(&self.root, 0, &mut |path| {
+            if sys::is_unfinished(path, before_ns) {
+                // Another process may have been quicker, or may own it; it does no harm.
+                let _ = fs::remove_file(path);
+            }
+            Ok(())
+        })
+    }
+
     fn describe(&self) -> String {
         self.root.display().to_string()
+    }
+}
+
+/// A file without a name yet.
+struct LocalUpload {
+    store: Local,
+    file: sys::NewFile,
+    what: String,
+}
+
+impl Upload for LocalUpload {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write(bytes).map_err(|e| Error::io(format!("cannot write {} to {}", self.what, self.store.describe()), e))
+    }
+
+    fn commit(self: Box<Self>, key: &Key) -> Result<()> {
+        let path = self.store.path(key);
+        let place = self.store.describe();
+        let failed = |e| Error::io(format!("cannot write {key} to {place}"), e);
+        self.store.create_folders(path.parent().expect("a key lies below the root")).map_err(failed)?;
+        match self.file.commit(&path).map_err(failed)? {
+            None => Ok(()),
+            Some(ours) => {
+                if !self.store.holds(key, &ours)? {
+                    return Err(conflict(key));
+                }
+                // Whoever put it may have died before it was durable.
+                sys::sync_file_and_dir(&path).map_err(failed)
+            }
+        }
     }
 }

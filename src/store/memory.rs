@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     error::Result,
-    store::{Key, Store, conflict, missing, short},
+    store::{Key, Store, Upload, conflict, missing, short},
 };
 
 /// Objects in memory. Clones share them, as two processes share a disk.
@@ -31,6 +31,10 @@ impl Store for Memory {
             there if there == bytes => Ok(()),
             _ => Err(conflict(key)),
         }
+    }
+
+    fn begin(&self) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(Pending { store: self.clone(), bytes: Vec::new() }))
     }
 
     fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()> {
@@ -59,5 +63,21 @@ impl Store for Memory {
 
     fn describe(&self) -> String {
         "memory".to_owned()
+    }
+}
+
+struct Pending {
+    store: Memory,
+    bytes: Vec<u8>,
+}
+
+impl Upload for Pending {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>, key: &Key) -> Result<()> {
+        self.store.put(key, &self.bytes)
     }
 }

@@ -27,6 +27,8 @@ use crate::error::{Error, Result};
 pub trait Store: Send + Sync {
     /// Stores an object.
     fn put(&self, key: &Key, bytes: &[u8]) -> Result<()>;
+    /// Starts an object whose key is known only when all of it is written: a pack is named by its hash.
+    fn begin(&self) -> Result<Box<dyn Upload>>;
     /// Fills `buf` from byte `offset` on.
     fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()>;
     /// The object's length in bytes, or `None` if there is no such object.
@@ -35,8 +37,29 @@ pub trait Store: Send + Sync {
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()>;
     /// Removes an object.
     fn delete(&self, key: &Key) -> Result<()>;
+    /// Whether nothing at all is here, not even what is no object.
+    fn is_empty(&self) -> Result<bool> {
+        let mut empty = true;
+        self.list("", &mut |_, _| {
+            empty = false;
+            Ok(())
+        })?;
+        Ok(empty)
+    }
+    /// Removes what writers that died left unfinished, if it was begun before `before_ns` (ns since 1970).
+    fn tidy(&self, _before_ns: i128) -> Result<()> {
+        Ok(())
+    }
     /// Where this is, for messages.
     fn describe(&self) -> String;
+}
+
+/// An object on its way into a store. Dropped without `commit`, nothing of it stays.
+pub trait Upload: Send {
+    /// Appends bytes.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+    /// Stores what was written under `key`; promises what `Store::put` promises.
+    fn commit(self: Box<Self>, key: &Key) -> Result<()>;
 }
 
 /// Reads a whole object of at most `len_max` bytes.

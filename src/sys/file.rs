@@ -3,24 +3,45 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
 /// Prefix of unfinished writes; whoever lists a directory ignores such names.
 const UNFINISHED: &str = ".tmp-";
 
-/// Creates `path` with `bytes`, whole and durable, never replacing what stands there (`AlreadyExists`).
+/// A file that gets its name when it is whole. Dropped without `commit`, nothing of it stays.
 ///
-/// Written under a temporary name in the same directory, synced, renamed without replacing, directory synced.
-/// The file is read-only; who may read it follows the umask.
-pub fn create_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = parent(path)?;
-    let mut temp = tempfile::Builder::new().prefix(UNFINISHED).permissions(fs::Permissions::from_mode(0o444)).tempfile_in(dir)?;
-    temp.write_all(bytes)?;
-    temp.as_file().sync_data()?;
-    temp.persist_noclobber(path).map_err(|e| e.error)?;
-    sync_dir(dir)
+/// Written under a temporary name; `commit` syncs it, renames it without replacing, and syncs the directory. It is
+/// read-only; who may read it follows the umask.
+pub struct NewFile(tempfile::NamedTempFile);
+
+impl NewFile {
+    /// Starts a file in `dir`.
+    pub fn begin(dir: &Path) -> io::Result<Self> {
+        tempfile::Builder::new().prefix(UNFINISHED).permissions(fs::Permissions::from_mode(0o444)).tempfile_in(dir).map(Self)
+    }
+
+    /// Appends bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    /// Gives the file its name, durably. If something has that name already, nothing is changed, and what was written comes back.
+    pub fn commit(self, path: &Path) -> io::Result<Option<File>> {
+        self.0.as_file().sync_data()?;
+        match self.0.persist_noclobber(path) {
+            Ok(_) => sync_dir(parent(path)?).map(|()| None),
+            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => e.file.reopen().map(Some),
+            Err(e) => Err(e.error),
+        }
+    }
+}
+
+/// Whether `path` is an unfinished write that was begun before `before_ns`.
+pub fn is_unfinished(path: &Path, before_ns: i128) -> bool {
+    let named = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes()));
+    named && fs::symlink_metadata(path).is_ok_and(|m| i128::from(m.mtime()) * 1_000_000_000 < before_ns)
 }
 
 /// Replaces `path` with `bytes`, whole and durable; a private file (mode 0600).

@@ -46,13 +46,9 @@ pub fn create(store: Arc<dyn Store>, ways: &[Way], name: &str) -> Result<Created
         return Err(Error::conflict(format!("a vault is already at {}", store.describe()))
             .hint("use it as it is, or choose another place; init never overwrites"));
     }
-    let mut others = false;
-    store.list("", &mut |_, _| {
-        others = true;
-        Ok(())
-    })?;
-    if others {
-        return Err(Error::conflict(format!("{} is not empty", store.describe())).hint("give init an empty or a new directory"));
+    if !store.is_empty()? {
+        return Err(Error::conflict(format!("{} is not empty", store.describe()))
+            .hint("give init an empty or a new directory; if an init was killed here before it was done, remove what it left first"));
     }
     let id = VaultId(sys::random()?);
     let owner = OwnerKeys::generate(id)?;

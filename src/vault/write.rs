@@ -66,9 +66,9 @@ impl<'a> Writer<'a> {
     }
 
     /// Stores a pack durably; it becomes part of the snapshot that `commit` makes. Called from several threads.
-    pub fn put_pack(&self, pack: &SealedPack) -> Result<SegmentPack> {
-        self.vault.store.put(&Key::pack(&pack.digest), &pack.bytes)?;
-        let stored = SegmentPack { digest: pack.digest, stored_len: pack.bytes.len() as u64, index: pack.index.clone() };
+    pub fn put_pack(&self, pack: SealedPack) -> Result<SegmentPack> {
+        pack.upload.commit(&Key::pack(&pack.digest))?;
+        let stored = SegmentPack { digest: pack.digest, stored_len: pack.stored_len, index: pack.index };
         self.stored().push(stored.clone());
         Ok(stored)
     }

@@ -176,10 +176,13 @@ impl Assembler<'_> {
             Step::Ready(entry) => self.add(*entry, None),
             Step::Linked(linked) => {
                 let (name, stat) = *linked;
-                // If its first name could not be read, this one cannot either, and that was said.
                 match self.state.linked.get(&(stat.device, stat.inode)) {
                     Some(first) => self.add(Entry { name, ..first.clone() }, None),
-                    None => Ok(()),
+                    None => {
+                        let text = "is one inode with a file that could not be read".to_owned();
+                        self.problem_at(ProblemKind::Unreadable, &name, text);
+                        Ok(())
+                    }
                 }
             }
             Step::Socket => {

@@ -53,9 +53,8 @@ impl EntryMaker {
 
 /// Whether a file still is what the catalog's `entry` says, so that it need not be read.
 pub fn same_as_cached(entry: &Entry, stat: &Stat) -> bool {
-    let Content::File { size, holes, .. } = &entry.content else { return false };
+    let Content::File { size, .. } = entry.content else { return false };
     let nlink = entry.hard_link.map_or(1, |link| link.nlink);
-    (entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.ctime_ns, entry.source_inode, *size, nlink)
+    (entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.ctime_ns, entry.source_inode, size, nlink)
         == (stat.mode, stat.uid, stat.gid, stat.mtime_ns, stat.ctime_ns, stat.inode, stat.size, stat.nlink)
-        && (!holes.is_empty() || stat.allocated >= stat.size.min(4096) || stat.size <= 4096)
 }

@@ -89,6 +89,9 @@ pub struct ReportedProblem {
     pub text: String,
 }
 
+/// Writes that were begun longer ago, and are still unfinished, belong to nobody: a day, in ns.
+const UNFINISHED_NS: i128 = 86_400_000_000_000;
+
 /// What a seal works with.
 pub struct Context<'a> {
     /// The vault.
@@ -118,6 +121,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Report> {
     let began = clock.monotonic();
     let time_ns = clock.now_ns();
 
+    vault.store.tidy(time_ns - UNFINISHED_NS)?;
     let mut refreshed = refresh::refresh(context)?;
     let writer = Writer::new(vault, context.sealer);
     let mut known: Vec<ShortId> = Vec::new();

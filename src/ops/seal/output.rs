@@ -30,17 +30,12 @@ pub struct OpenPacks<'a> {
     sealer: &'a SealerKeys,
     data: [Mutex<Option<PackBuilder>>; 2],
     meta: Mutex<Option<PackBuilder>>,
-    /// Buffers of stored packs, to fill again: fresh pages are dear.
-    spare: Mutex<Vec<Vec<u8>>>,
 }
-
-/// Buffers kept for reuse.
-const SPARE_MAX: usize = 2;
 
 impl<'a> OpenPacks<'a> {
     /// No pack is open yet.
     pub fn new(vault: &'a Vault, sealer: &'a SealerKeys) -> Self {
-        Self { vault, sealer, data: Default::default(), meta: Mutex::default(), spare: Mutex::default() }
+        Self { vault, sealer, data: Default::default(), meta: Mutex::default() }
     }
 
     /// Compresses frames into packs, and sends on those that are full, until there are no more frames.
@@ -63,10 +58,10 @@ impl<'a> OpenPacks<'a> {
                 Some(pack) => pack,
                 none => none.insert(self.start(job.kind)?),
             };
-            pack.push(&frame, &job.chunks);
+            pack.push(&frame, &job.chunks)?;
             drop(slot);
             if let Some(pack) = closed {
-                full.send(pack.finish()).map_err(|_| Error::cancelled())?;
+                full.send(pack.finish()?).map_err(|_| Error::cancelled())?;
             }
         }
         Ok(())
@@ -77,15 +72,14 @@ impl<'a> OpenPacks<'a> {
             PackKind::Data => &self.sealer.data,
             PackKind::Meta => &self.sealer.meta,
         };
-        let buf = lock(&self.spare).pop().unwrap_or_default();
-        PackBuilder::new(kind, self.vault.config.id, recipient, buf)
+        PackBuilder::new(kind, self.vault.config.id, recipient, self.vault.store.begin()?)
     }
 
     /// Closes the packs that are still open.
     pub fn finish(&self, full: &Sender<SealedPack>) -> Result<()> {
         for slot in self.data.iter().chain([&self.meta]) {
             if let Some(pack) = lock(slot).take() {
-                full.send(pack.finish()).map_err(|_| Error::cancelled())?;
+                full.send(pack.finish()?).map_err(|_| Error::cancelled())?;
             }
         }
         Ok(())
@@ -95,7 +89,7 @@ impl<'a> OpenPacks<'a> {
     pub fn store(&self, packs: &Receiver<SealedPack>, writer: &Writer, catalog: &Catalog, sink: &dyn Sink) -> Result<()> {
         let mut catalog_works = true;
         for pack in packs {
-            let stored = writer.put_pack(&pack)?;
+            let stored = writer.put_pack(pack)?;
             if catalog_works {
                 let mut table = Vec::with_capacity(stored.index.body_len());
                 stored.index.encode_body(&mut table);
@@ -105,10 +99,6 @@ impl<'a> OpenPacks<'a> {
                     catalog_works = false;
                     sink.send(Event::Warning(e.chain()));
                 }
-            }
-            let mut spare = lock(&self.spare);
-            if spare.len() < SPARE_MAX {
-                spare.push(pack.bytes);
             }
         }
         Ok(())

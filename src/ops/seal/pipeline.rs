@@ -33,8 +33,8 @@ const BATCHES_MAX: usize = 4;
 const GROUPS_MAX: usize = 8;
 /// Frames that wait for a compressor: mostly 128 KiB each.
 const FRAMES_MAX: usize = 16;
-/// Packs that wait to be stored: up to 32 MiB each.
-const PACKS_MAX: usize = 1;
+/// Packs that wait to be synced and named; their bytes are with the store already.
+const PACKS_MAX: usize = 2;
 
 /// One run of the pipeline.
 #[derive(Clone, Copy)]

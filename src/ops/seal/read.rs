@@ -1,6 +1,11 @@
 //! Readers: open, read, cut, hash. Several at once; each batch's results leave in order.
 
-use std::{fs::File, io::Read, ops::Range, sync::Arc};
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    ops::Range,
+    sync::Arc,
+};
 
 use crossbeam_channel::{Receiver, Sender};
 use rustix::io::Errno;
@@ -177,6 +182,8 @@ impl Reader<'_> {
             if !map.holes.is_empty() {
                 return self.sparse(file, stat, map, pieces);
             }
+            // Looking for holes moved the file's position.
+            file.rewind().map_err(Stopped::Io)?;
         }
         let start = self.buf.len();
         if stat.size <= CHUNK_LEN_MIN as u64 {
@@ -201,7 +208,6 @@ impl Reader<'_> {
         map: crate::sys::SparseMap,
         pieces: &Sender<Piece>,
     ) -> std::result::Result<Content, Stopped> {
-        use std::io::{Seek, SeekFrom};
         let mut holes: Vec<Hole> = map.holes.iter().map(|(offset, len)| Hole { offset: *offset, len: *len }).collect();
         for (offset, len) in map.data {
             file.seek(SeekFrom::Start(offset)).map_err(Stopped::Io)?;
