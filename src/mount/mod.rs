@@ -71,6 +71,7 @@ pub fn check(options: &Options, sink: &dyn Sink) -> Result<PathBuf> {
 pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock: Arc<dyn Clock>, ready: impl FnOnce()) -> Result<()> {
     let point = preflight::check(&options.point, &options.not_over, &*sink)?;
     let views = Arc::new(Views::new(reader.clone(), options.host.clone(), DIRS_BYTES_MAX));
+    reader.read_ahead()?;
     let mut watch = watch::Watch::start(reader.clone(), views.clone(), sink.clone())?;
     let root = sys::is_root();
     let xattrs = match options.xattrs {

@@ -2,7 +2,10 @@
 
 use std::{
     hash::Hash,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use quick_cache::{OptionsBuilder, Weighter, sync::Cache};
@@ -26,6 +29,7 @@ pub struct Frame {
     bytes: Vec<u8>,
     /// For each chunk: end offset, and the id it was found to have.
     chunks: Vec<(u32, OnceLock<ChunkId>)>,
+    touched: AtomicBool,
 }
 
 impl Frame {
@@ -38,7 +42,17 @@ impl Frame {
                 (end, OnceLock::new())
             })
             .collect();
-        Self { bytes, chunks }
+        Self { bytes, chunks, touched: AtomicBool::new(false) }
+    }
+
+    /// Notes that somebody wanted this frame; true the first time.
+    pub fn touch(&self) -> bool {
+        !self.touched.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether somebody wanted this frame; if not, it was decoded ahead.
+    pub fn is_touched(&self) -> bool {
+        self.touched.load(Ordering::Relaxed)
     }
 
     /// Returns chunk number `n` if it is `id` under `key`. Hashes it once; 20 µs for 128 KiB.
@@ -103,8 +117,8 @@ impl<K: Eq + Hash + Clone, V: Weigh> Bounded<K, V> {
         self.0.get_or_insert_with(&key, || load().map(Arc::new))
     }
 
-    /// Whether the value is here.
-    pub fn contains(&self, key: &K) -> bool {
-        self.0.peek(key).is_some()
+    /// The value if it is here; does not count as a use.
+    pub fn peek(&self, key: &K) -> Option<Arc<V>> {
+        self.0.peek(key)
     }
 }

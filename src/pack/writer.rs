@@ -46,7 +46,8 @@ impl PackBuilder {
     pub fn new(kind: PackKind, vault: VaultId, recipient: Wrap, upload: Box<dyn Upload>) -> Result<Self> {
         let (head, key) = cipher::start(&[recipient])?;
         let block = Vec::with_capacity(BLOCK_LEN + TAG_LEN);
-        let mut pack = Self { upload, key, block, blocks: 0, plain_len: 0, stored_len: 0, hash: Digester::default(), index: PackIndex::default() };
+        let mut pack =
+            Self { upload, key, block, blocks: 0, plain_len: 0, stored_len: 0, hash: Digester::default(), index: PackIndex::default() };
         pack.store(&head)?;
         pack.write(&encode_header(kind, vault))?;
         Ok(pack)

@@ -133,18 +133,11 @@ impl Index {
         self.packs.iter().map(|t| (t.digest, t.stored_len))
     }
 
-    /// Every frame of a pack.
-    pub fn frames(&self, pack: &Digest) -> Vec<Located> {
-        let Some(number) = self.numbers.get(pack) else { return Vec::new() };
-        let table = &self.packs[*number as usize];
-        let place = |(n, (frame, _)): (usize, &(FrameEntry, u32))| Located {
-            pack: *pack,
-            pack_number: *number,
-            frame: *frame,
-            frame_number: n as u32,
-            chunk: 0,
-        };
-        table.frames.iter().enumerate().map(place).collect()
+    /// Frame number `frame_number` of pack number `pack_number`.
+    pub fn frame(&self, pack_number: u32, frame_number: u32) -> Option<Located> {
+        let table = self.packs.get(pack_number as usize)?;
+        let (frame, _) = *table.frames.get(frame_number as usize)?;
+        Some(Located { pack: table.digest, pack_number, frame, frame_number, chunk: 0 })
     }
 
     /// How many chunks it knows.

@@ -1,5 +1,6 @@
 //! An opened vault: the only handle that operations get.
 
+mod ahead;
 mod create;
 mod index;
 mod keys;

@@ -14,6 +14,7 @@ use crate::{
     store,
     vault::{
         Finding, Located, OwnerKeys, Snapshot, Vault,
+        ahead::Ahead,
         index::{Index, read_segment},
     },
 };
@@ -31,6 +32,7 @@ pub struct Reader {
     frames: Bounded<FrameKey, Frame>,
     index: RwLock<Index>,
     trailers_read: AtomicBool,
+    pub(super) ahead: Ahead,
 }
 
 impl Reader {
@@ -46,6 +48,7 @@ impl Reader {
             frames: Bounded::new(cache_bytes, 1 << 17),
             index: RwLock::new(index),
             trailers_read: AtomicBool::new(false),
+            ahead: Ahead::default(),
         };
         Ok((reader, findings))
     }
@@ -125,6 +128,9 @@ impl Reader {
             let cached = FrameKey { pack: at.pack_number, frame: at.frame_number };
             match self.frames.get(cached, || self.frame(&at)) {
                 Ok(frame) => {
+                    if frame.touch() && self.follows_a_wanted_one(cached) {
+                        self.ahead.wish(cached);
+                    }
                     if let Some(bytes) = frame.chunk(at.chunk as usize, id, key) {
                         return Ok(f.take().expect("called once, then returned")(bytes));
                     }
@@ -137,6 +143,23 @@ impl Reader {
             }
         }
         Err(failure.unwrap_or_else(|| Error::missing(format!("chunk {} is in no pack of the vault", id.short()))))
+    }
+
+    /// Whether the frame before this one was wanted lately.
+    fn follows_a_wanted_one(&self, key: FrameKey) -> bool {
+        let before = key.frame.checked_sub(1).and_then(|frame| self.frames.peek(&FrameKey { frame, ..key }));
+        before.is_some_and(|frame| frame.is_touched())
+    }
+
+    /// Decodes a frame into the cache, if the pack has one of that number.
+    pub(super) fn decode(&self, key: FrameKey) -> Result<()> {
+        if self.frames.peek(&key).is_some() {
+            return Ok(());
+        }
+        match self.with_index(|index| index.frame(key.pack, key.frame)) {
+            Some(at) => self.frames.get(key, || self.frame(&at)).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// The keys of the domain that `snapshot` was sealed in.
