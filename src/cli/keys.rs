@@ -39,7 +39,11 @@ pub fn can_ask() -> bool {
 
 /// Reads a file that holds a secret.
 fn secret_file(path: &Path, globals: &Globals) -> Result<Zeroizing<String>> {
-    let failed = |e| Error::io(format!("cannot read {}", path.display()), e);
+    let failed = |e| {
+        Error::wrong_key(format!("cannot read the key file {}", path.display()))
+            .because(e)
+            .hint("check the path that --identity, --passphrase-file or COFFRE_IDENTITY names")
+    };
     let meta = std::fs::metadata(path).map_err(failed)?;
     if meta.len() > SECRET_FILE_LEN_MAX {
         return Err(Error::usage(format!("{} is too long to be a key", path.display())));

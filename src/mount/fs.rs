@@ -23,6 +23,7 @@ use crate::{
     format::{Content, Entry, Hole},
     mount::{
         errno::errno,
+        push::Push,
         view::{Node, Views},
     },
 };
@@ -37,6 +38,7 @@ const BACKGROUND_MAX: u16 = 64;
 /// Serves a vault to the kernel.
 pub struct Fs {
     pub views: Arc<Views>,
+    pub push: Arc<Push>,
     pub sink: Arc<dyn Sink>,
     /// Whether extended attributes are answered at all.
     pub xattrs: bool,
@@ -247,6 +249,11 @@ impl Filesystem for Fs {
     fn read(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, size: u32, _: OpenFlags, _: Option<LockOwner>, reply: ReplyData) {
         GLUE.with_borrow_mut(|buf| {
             buf.resize(size as usize, 0);
+            if offset == 0
+                && let Ok(Some(dir)) = self.views.dir_of_entry(ino.0)
+            {
+                self.push.read(dir);
+            }
             match self.answer(|| self.views.read(ino.0, offset, buf)) {
                 Ok(n) => reply.data(&buf[..n]),
                 Err(e) => reply.error(e),
@@ -268,8 +275,10 @@ impl Filesystem for Fs {
     }
 
     fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        let mut any = false;
         let listed = self.answer(|| {
             self.views.list_dir(ino.0, offset, |listed, next| {
+                any = true;
                 let (attr, ttl) = self.attr(&listed.node);
                 let ttl = if ino.0 == super::inode::ROOT { A_MOMENT } else { ttl };
                 !reply.add(attr.ino, next, OsStr::from_bytes(&listed.name), &ttl, &attr, Generation(0))
@@ -277,7 +286,10 @@ impl Filesystem for Fs {
         });
         match listed {
             Ok(()) => reply.ok(),
-            Err(e) => reply.error(e),
+            Err(e) => return reply.error(e),
+        }
+        if !any && offset > 2 {
+            self.push.listed(ino.0);
         }
     }
 

@@ -6,6 +6,7 @@ mod errno;
 mod fs;
 mod inode;
 mod preflight;
+mod push;
 mod view;
 mod watch;
 
@@ -82,8 +83,10 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
     watch.without_xattrs = !xattrs && options.xattrs == Xattrs::Auto;
     let everybody = root || options.allow_other;
     let (tell_end, hear_end) = mpsc::channel();
+    let push = Arc::new(push::Push::new(views.clone(), clock.clone()));
     let fs = fs::Fs {
         views,
+        push: push.clone(),
         sink: sink.clone(),
         xattrs,
         owner: options.owner,
@@ -98,6 +101,7 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
     if root && let Some(mount) = sys::mount_at(&point)? {
         sys::set_read_ahead(&mount, READ_AHEAD_KIB);
     }
+    push.start(session.notifier())?;
     let ended = Cancel::default();
     {
         let (notifier, ended) = (session.notifier(), ended.clone());

@@ -190,6 +190,14 @@ impl Views {
         }
     }
 
+    /// The number of the directory that holds entry `ino`.
+    pub fn dir_of_entry(&self, ino: u64) -> Result<Option<u64>> {
+        match Place::of(ino) {
+            Some(Place::In(_, _, index)) if index > 0 => self.parent(ino).map(|node| Some(node.ino())),
+            _ => Ok(None),
+        }
+    }
+
     /// Lists directory `ino` from cookie `from` on, handing each name with the cookie after it to `each` until that returns false.
     ///
     /// Cookies count names in the fixed order of the listing, so they hold across requests and mounts.

@@ -22,7 +22,8 @@ pub use lock::FileLock;
 pub use meta::{Names, SparseMap, Xattrs, map_sparse, xattrs_of_fd, xattrs_of_name};
 pub use mounts::{MountInfo, detach, is_alive, mount_at, mounts, set_read_ahead, unmount};
 pub use process::{
-    available_cores, effective_ids, host_name, is_root, peak_memory_bytes, raise_file_limit, random, readable_by_others, run_for_line,
+    available_cores, effective_ids, host_name, is_root, memory_free_share, peak_memory_bytes, raise_file_limit, random, readable_by_others,
+    run_for_line,
 };
 pub use signal::{Cancel, catch_signals, wait_for_signal};
 pub use time::{parse_moment, utc_name, utc_text};

@@ -52,6 +52,16 @@ pub fn peak_memory_bytes() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
+/// Which share of the machine's memory is free or can be freed at once, 0 to 1; 1 if the kernel does not say.
+pub fn memory_free_share() -> f64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = |name: &str| info.lines().find_map(|l| l.strip_prefix(name)?.split_whitespace().next()?.parse::<f64>().ok());
+    match (kib("MemAvailable:"), kib("MemTotal:")) {
+        (Some(free), Some(total)) if total > 0.0 => free / total,
+        _ => 1.0,
+    }
+}
+
 /// Runs a shell command and returns the first line that it prints; its standard error stays on the terminal.
 pub fn run_for_line(command: &str) -> Result<Zeroizing<String>> {
     let failed = || format!("`{command}` did not give a passphrase");
