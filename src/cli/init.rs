@@ -15,7 +15,7 @@ use crate::{
 /// Create a vault.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Public key that opens the vault: age1…, or an ssh-ed25519 or ssh-rsa line (repeatable)
+    /// Public key that opens the vault: age1..., or an ssh-ed25519 or ssh-rsa line (repeatable)
     #[arg(long, value_name = "KEY")]
     recipient: Vec<String>,
     /// File with such keys, one a line
@@ -40,7 +40,9 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let (store, _) = run.globals.store()?;
     let mut ways: Vec<Way> = args.recipient.iter().map(|text| Way::parse(text)).collect::<Result<_>>()?;
     for path in &args.recipients_file {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(format!("cannot read {}", path.display()), e))?;
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Error::io(format!("cannot read {}", path.display()), e).hint("check the path that --recipients-file names; nothing was made")
+        })?;
         let before = ways.len();
         for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
             ways.push(Way::parse(line)?);

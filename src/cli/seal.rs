@@ -53,7 +53,9 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         workers: sys::available_cores(),
     };
     let report = seal::run(&context, &options)?;
-    run.screen.data(&report, || text(&report, run.globals.verbose))?;
+    if run.globals.json || !run.globals.quiet {
+        run.screen.data(&report, || text(&report, run.globals.verbose))?;
+    }
     Ok(if report.unreadable.is_empty() { 0 } else { exit::INCOMPLETE })
 }
 

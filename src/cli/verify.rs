@@ -63,13 +63,18 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     if report.is_clean() {
         return Ok(0);
     }
+    let objects = match report.damaged_objects() {
+        1 => "1 object is damaged or missing".to_owned(),
+        n => format!("{n} objects are damaged or missing"),
+    };
     let error = Error::corrupt(match report.damaged_files.len() {
-        0 => format!("{} objects are damaged or missing", report.damage.len()),
-        n => format!("{} objects are damaged or missing, and {n} files with them", report.damage.len()),
+        0 => objects,
+        1 => format!("{objects}, and 1 file with it"),
+        n => format!("{objects}, and {n} files with them"),
     });
     let hint = match report.damaged_files.is_empty() {
-        true => "copy the named objects back from another copy of the vault; --depth chunks with a key names the files",
-        false => "copy the named objects back from another copy of the vault; everything not named can be restored",
+        true => "copy what is named above back from another copy of the vault; with an owner's key verify names the files too",
+        false => "copy what is named above back from another copy of the vault; every file not named can be restored",
     };
     run.screen.error(&error.hint(hint));
     Ok(exit::DAMAGE)
@@ -100,6 +105,13 @@ fn text(r: &Report) -> String {
         if r.chunks > 0 { format!(", {} chunks", output::count(r.chunks)) } else { String::new() },
         r.seconds
     ));
+    if !r.forks.is_empty() {
+        text.push_str(&format!(
+            "note: {} snapshots fork their chain ({}): two machines seal under one name\n",
+            r.forks.len(),
+            r.forks.join(", ")
+        ));
+    }
     if r.unreferenced > 0 {
         text.push_str(&format!(
             "{} objects are in no snapshot: left by a seal that did not finish, reused by the next\n",

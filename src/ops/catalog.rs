@@ -27,6 +27,6 @@ pub fn rebuild(context: &Context) -> Result<Report> {
     let began = context.clock.monotonic();
     let refreshed = seal::rebuild(context)?;
     let mut chunks = 0;
-    refreshed.catalog.known(|_| chunks += 1)?;
+    refreshed.catalog.known(|_, ids| chunks += ids.count() as u64)?;
     Ok(Report { packs: refreshed.packs, chunks, seconds: (context.clock.monotonic() - began).as_secs_f64() })
 }

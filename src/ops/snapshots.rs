@@ -92,7 +92,10 @@ fn own(vault: &Vault, state: &StateDir) -> Result<(Vec<Snapshot>, Vec<Finding>)>
         }
     }
     if hidden > 0 {
-        chain.findings.push(Finding::new("snaps", format!("{hidden} more snapshots need an owner's key to be shown")));
+        chain.findings.push(Finding::new(
+            "snaps",
+            format!("{hidden} snapshots that this host did not seal, or does not remember, need an owner's key to be shown"),
+        ));
     }
     sort(&mut snapshots);
     Ok((snapshots, chain.findings))

@@ -173,7 +173,11 @@ impl StreamHead {
         let broken = |e: &dyn std::fmt::Display| Error::corrupt(format!("{what} has a damaged age header")).because(e.to_string());
         let mut rest = head;
         let decryptor = age::Decryptor::new_buffered(&mut rest).map_err(|e| match e {
-            age::DecryptError::UnknownFormat => Error::unsupported(format!("{what} is a newer kind of age file")),
+            age::DecryptError::UnknownFormat
+                if head.starts_with(b"age-encryption.org/v") && !head.starts_with(b"age-encryption.org/v1\n") =>
+            {
+                Error::unsupported(format!("{what} is a newer kind of age file"))
+            }
             e => broken(&e),
         })?;
         let catch = Catch { identities, found: RefCell::new(None) };

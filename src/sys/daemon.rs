@@ -18,7 +18,21 @@ impl Readiness {
     }
 
     /// Tells the parent that everything works; it then exits with 0.
+    ///
+    /// Lets go of standard output, and of standard error if that is a pipe: whoever reads it would wait for us for ever. A
+    /// terminal or a log file is kept for warnings.
     pub fn ready(&mut self) {
+        if self.is_awaited()
+            && let Ok(null) = File::options().write(true).open("/dev/null")
+        {
+            let piped = |stat: rustix::fs::Stat| {
+                matches!(rustix::fs::FileType::from_raw_mode(stat.st_mode), rustix::fs::FileType::Fifo | rustix::fs::FileType::Socket)
+            };
+            let _ = rustix::stdio::dup2_stdout(&null);
+            if rustix::fs::fstat(rustix::stdio::stderr()).is_ok_and(piped) {
+                let _ = rustix::stdio::dup2_stderr(&null);
+            }
+        }
         self.tell(b"+");
     }
 

@@ -19,12 +19,12 @@ pub struct NewFile(tempfile::NamedTempFile);
 impl NewFile {
     /// Starts a file in `dir`.
     pub fn begin(dir: &Path) -> io::Result<Self> {
-        tempfile::Builder::new().prefix(UNFINISHED).permissions(fs::Permissions::from_mode(0o444)).tempfile_in(dir).map(Self)
+        tempfile::Builder::new().prefix(UNFINISHED).permissions(fs::Permissions::from_mode(0o444)).tempfile_in(dir).map(Self).map_err(bare)
     }
 
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
+        self.0.as_file_mut().write_all(bytes)
     }
 
     /// Gives the file its name, durably. If something has that name already, nothing is changed, and what was written comes back.
@@ -35,6 +35,14 @@ impl NewFile {
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => e.file.reopen().map(Some),
             Err(e) => Err(e.error),
         }
+    }
+}
+
+/// The error without the temporary name that `tempfile` adds: nobody can do anything with that.
+fn bare(e: io::Error) -> io::Error {
+    match e.raw_os_error() {
+        Some(_) => e,
+        None => io::Error::from(e.kind()),
     }
 }
 

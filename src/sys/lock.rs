@@ -25,7 +25,7 @@ impl FileLock {
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 file.read_to_string(&mut holder).map_err(failed)?;
-                wait(holder.trim());
+                wait(if holder.trim().is_empty() { "just starting" } else { holder.trim() });
                 file.lock().map_err(failed)?;
             }
             Err(TryLockError::Error(e)) => return Err(failed(e)),

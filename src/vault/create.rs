@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     error::{Error, Result},
-    format::{Config, VaultId, is_name},
+    format::{Config, DomainId, VaultId, is_name},
     pack,
     store::{self, Key, Store},
     sys,
@@ -89,6 +89,23 @@ fn put_sealer(store: &dyn Store, owner: &OwnerKeys, sealer: &SealerKeys) -> Resu
 }
 
 impl Vault {
+    /// The dedup domains of the sealers whose key files open.
+    pub fn sealer_domains(&self, owner: &OwnerKeys) -> Result<Vec<DomainId>> {
+        let files = store::list_all(&*self.store, "keys")?;
+        let sealers = files.iter().filter(|(key, _)| key.file_name().starts_with("sealer-"));
+        Ok(sealers.filter_map(|(key, _)| self.sealer_file(owner, key).ok()).map(|sealer| sealer.domain).collect())
+    }
+
+    fn sealer_file(&self, owner: &OwnerKeys, key: &Key) -> Result<SealerKeys> {
+        let read = |key: &Key| {
+            let file = store::get_all(&*self.store, key, KEY_FILE_LEN_MAX)?;
+            let identities: Vec<pack::Unwrap> = owner.meta_identities().iter().map(|i| i as pack::Unwrap).collect();
+            let text = pack::open_whole(&identities, &file, key.as_str())?;
+            SealerKeys::decode(std::str::from_utf8(&text).map_err(|_| Error::corrupt(format!("{key} is not text")))?)
+        };
+        read(key).or_else(|e| read(&Key::fixed(format!("parity/{key}"))).map_err(|_| e))
+    }
+
     /// Returns the keys with which this host seals as `name`: those that the vault keeps for it, or new ones.
     ///
     /// For a host that lost its state directory, or never had one, and an owner who is present.
@@ -96,11 +113,7 @@ impl Vault {
         let list = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
         if list.signers.sealer(name).is_some() {
             let key = Key::fixed(format!("keys/sealer-{name}.age"));
-            let file = store::get_all(&*self.store, &key, KEY_FILE_LEN_MAX)
-                .or_else(|_| store::get_all(&*self.store, &Key::fixed(format!("parity/{key}")), KEY_FILE_LEN_MAX))?;
-            let identities: Vec<pack::Unwrap> = owner.meta_identities().iter().map(|i| i as pack::Unwrap).collect();
-            let text = pack::open_whole(&identities, &file, key.as_str())?;
-            let keys = SealerKeys::decode(std::str::from_utf8(&text).map_err(|_| Error::corrupt(format!("{key} is not text")))?)?;
+            let keys = self.sealer_file(owner, &key)?;
             return match keys.vault == self.config.id && keys.name == name {
                 true => Ok(keys),
                 false => Err(Error::corrupt(format!("{key} holds the keys of another sealer"))),

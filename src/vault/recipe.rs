@@ -34,7 +34,7 @@ pub fn recovery_kit(vault: &Vault, owner: &OwnerKeys, ways: &[Way]) -> String {
     );
     let unlock = match ways.first() {
         Some(way @ Way::Passphrase(_)) => {
-            format!("age -d keys/owner-0001-{}.age > /dev/shm/id      (asks for the passphrase)", way.label())
+            format!("age -d keys/owner-0001-{}.age > /dev/shm/id      # asks for the passphrase", way.label())
         }
         Some(way) => format!("age -d -i YOUR-KEY-FILE keys/owner-0001-{}.age > /dev/shm/id", way.label()),
         None => String::new(),

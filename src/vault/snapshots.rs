@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{Digest, Manifest, Receipt, SnapshotId, SnapshotKey, digest},
     pack::{self, Unwrap},
     store::{self, Key},
@@ -85,7 +85,10 @@ impl Vault {
             match SnapshotKey::parse(key.as_str()) {
                 Some((place, "b3.sig")) if place.seq >= from(&place.sealer) => match self.committed(signers, &place) {
                     Ok(committed) => chain.committed.push(committed),
-                    Err(e) => chain.findings.push(Finding::new(place.receipt(), e.chain())),
+                    Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported) => {
+                        chain.findings.push(Finding::new(place.receipt(), e.chain()));
+                    }
+                    Err(e) => return Err(e),
                 },
                 _ => (),
             }
@@ -117,8 +120,15 @@ impl Vault {
             .filter_map(|(key, _)| SnapshotKey::parse(key.as_str()).filter(|(_, suffix)| *suffix == "b3.sig").map(|(place, _)| place))
             .collect();
         places.sort_unstable();
-        // A damaged newest receipt is verify's to report; the chain goes on from the newest that counts.
-        Ok(places.iter().rev().find_map(|place| self.committed(signers, place).ok()))
+        for place in places.iter().rev() {
+            match self.committed(signers, place) {
+                Ok(committed) => return Ok(Some(committed)),
+                // A damaged newest receipt is verify's to report; the chain goes on from the newest that counts.
+                Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing) => (),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
     }
 
     /// The highest sequence number that any object of `sealer` uses, committed or not.
@@ -149,9 +159,18 @@ impl Vault {
     }
 }
 
-/// Puts snapshots in order of time.
+/// Puts snapshots in order of time. A sealer's own order counts before its clock: a snapshot is no older than the one before it in the chain.
 pub fn sort(snapshots: &mut [Snapshot]) {
-    snapshots.sort_by(|a, b| (a.manifest.time_ns, &a.key).cmp(&(b.manifest.time_ns, &b.key)));
+    snapshots.sort_by(|a, b| a.key.cmp(&b.key));
+    let mut newest: BTreeMap<String, i128> = BTreeMap::new();
+    let times: BTreeMap<SnapshotId, i128> = snapshots
+        .iter()
+        .map(|s| {
+            let time = newest.entry(s.key.sealer.clone()).and_modify(|t| *t = s.manifest.time_ns.max(*t)).or_insert(s.manifest.time_ns);
+            (s.id, *time)
+        })
+        .collect();
+    snapshots.sort_by(|a, b| (times[&a.id], &a.key).cmp(&(times[&b.id], &b.key)));
 }
 
 /// Reads the manifest of a committed snapshot and holds it against its receipt. About 0.1 ms.

@@ -115,7 +115,7 @@ impl<'a> Writer<'a> {
             }
         }
         Err(Error::conflict(format!("another host seals as {} at the same moment, again and again", self.sealer.name))
-            .hint("give each host its own name: coffre seal --host NAME does not; enrol it with an owner's key"))
+            .hint("two machines seal under one name; on one of them remove its state directory of this vault, change its host name, and seal once with an owner's key"))
     }
 
     fn try_commit(

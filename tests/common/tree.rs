@@ -136,7 +136,9 @@ pub fn every_kind(top: &Path) {
     }
     repository(&top.join("repo"));
     // Last: what is made in a directory moves its time.
+    age_directories(top);
     times(&top.join("times"));
+    set_mtime(&top.join("times"), 1_600_000_000, 5);
     set_mtime(&top.join("empty"), -1, 1);
     set_mtime(top, 1_000_000_000, 123_456_789);
 }
@@ -269,6 +271,17 @@ fn names(top: &Path) {
         write(top.join(OsStr::from_bytes(name)), name);
         write(top.join("directories").join(OsStr::from_bytes(name)).join("inside"), "");
     }
+}
+
+/// Makes directories older than a second: rsync leaves the time of one as it is if it is right up to the second.
+fn age_directories(top: &Path) {
+    for entry in fs::read_dir(top).expect("a directory can be read") {
+        let entry = entry.expect("it can be read to the end");
+        if entry.file_type().expect("it has a kind").is_dir() {
+            age_directories(&entry.path());
+        }
+    }
+    set_mtime(top, 1_600_000_000, 987_654_321);
 }
 
 /// Before 1970, after 2106, to the nanosecond, on every kind of entry.

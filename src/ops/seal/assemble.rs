@@ -4,25 +4,25 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::{
     catalog::{ShortId, short_id},
     error::{Error, Result},
     event::{Event, Sink},
     format::{
-        ChunkId, ChunkList, ChunkRef, Content, Data, Digester, DomainKeys, Entry, FRAME_TARGET_META, INLINE_LEN_MAX, Node, PackKind, Part,
-        Problem, ProblemKind, Stats, split,
+        ChunkId, ChunkList, ChunkRef, Chunker, Content, Data, Digester, DomainKeys, Entry, FRAME_TARGET_META, INLINE_LEN_MAX, Node,
+        PackKind, Part, Problem, ProblemKind, Stats, split,
     },
     ops::seal::{
         entry::EntryMaker,
         memory::Memory,
         output::FrameJob,
-        read::{FileRead, Item, Piece},
+        read::{self, Batch, FileRead, Item, Piece, Task},
         skip::{DirRecord, is_settled},
-        walk::{EnteredDir, Group, Step},
+        walk::{EnteredDir, GROUP_PIECES, Group, Step},
     },
-    sys::{Clock, Xattrs},
+    sys::{Cancel, Clock, Xattrs},
 };
 
 /// What the assembly found.
@@ -53,6 +53,8 @@ pub struct Assembler<'a> {
     pub frame_target: usize,
     pub sink: &'a dyn Sink,
     pub clock: &'a dyn Clock,
+    pub chunker: &'a Chunker,
+    pub cancel: &'a Cancel,
     /// Which seal this is, for directory records.
     pub seal: u64,
     pub state: State,
@@ -175,14 +177,11 @@ impl Assembler<'_> {
             Step::Read(name) => self.read(name, items),
             Step::Ready(entry) => self.add(*entry, None),
             Step::Linked(linked) => {
-                let (name, stat) = *linked;
+                let (task, stat) = *linked;
                 match self.state.linked.get(&(stat.device, stat.inode)) {
-                    Some(first) => self.add(Entry { name, ..first.clone() }, None),
-                    None => {
-                        let text = "is one inode with a file that could not be read".to_owned();
-                        self.problem_at(ProblemKind::Unreadable, &name, text);
-                        Ok(())
-                    }
+                    Some(first) => self.add(Entry { name: task.name, ..first.clone() }, None),
+                    // Its first name vanished, or could not be read: this one is as good.
+                    None => self.read_now(task),
                 }
             }
             Step::Socket => {
@@ -242,6 +241,24 @@ impl Assembler<'_> {
                 }
             }
         }
+    }
+
+    /// Reads a file that no batch holds.
+    fn read_now(&mut self, task: Task) -> Result<()> {
+        let (pieces_in, pieces) = bounded(GROUP_PIECES);
+        let (batches_in, batches) = bounded(1);
+        let (chunker, key, cancel) = (self.chunker, &self.keys.data, self.cancel);
+        std::thread::scope(|scope| {
+            let name = task.name.clone();
+            batches_in.send(Batch { tasks: vec![task], pieces: pieces_in }).map_err(|_| Error::cancelled())?;
+            drop(batches_in);
+            scope.spawn(move || read::run(&batches, chunker, key, cancel));
+            let mut items = Items { pieces: &pieces, buf: Vec::new(), items: Vec::new().into_iter() };
+            let result = self.read(name, &mut items);
+            // A reader that still has something to say must not wait for us.
+            drop(pieces);
+            result
+        })
     }
 
     fn file(&mut self, name: Box<[u8]>, file: FileRead, data: Data) -> Result<()> {

@@ -20,7 +20,6 @@ use std::{os::unix::ffi::OsStrExt, path::PathBuf};
 use serde::Serialize;
 
 use crate::{
-    catalog::ShortId,
     error::{Error, ErrorKind, Result},
     event::{Event, Sink},
     format::{Problem, ProblemKind, Stats},
@@ -124,8 +123,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Report> {
     vault.store.tidy(time_ns - UNFINISHED_NS)?;
     let mut refreshed = refresh::refresh(context)?;
     let writer = Writer::new(vault, context.sealer);
-    let mut known: Vec<ShortId> = Vec::new();
-    refreshed.catalog.known(|id| known.push(id))?;
+    let mut known = refresh::known(context, &mut refreshed.catalog)?;
     refresh::adopt(&writer, &refreshed.catalog, &mut known)?;
     known.sort_unstable();
     known.dedup();

@@ -102,6 +102,8 @@ pub fn run(job: &Job) -> Result<Assembled> {
             frame_target: vault.config.frame_target as usize,
             sink,
             clock,
+            chunker: &chunker,
+            cancel,
             seal: job.seal,
             state: State::default(),
         };

@@ -1,7 +1,9 @@
 //! Brings the catalog up to the vault: absorbs what receipts name, takes over what a dead seal left, rebuilds what is broken.
 
+use std::collections::{BTreeSet, HashSet};
+
 use crate::{
-    catalog::{Catalog, Fresh, ShortId, short_id},
+    catalog::{Catalog, Fresh, PackStart, ShortId, short_id},
     error::{Error, Result},
     event::Event,
     format::SnapshotId,
@@ -96,6 +98,29 @@ fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
     }
     let heads = chain.committed.iter().map(|c| (c.key.sealer.clone(), (c.key.seq, c.id))).collect();
     Ok(Refreshed { catalog, packs, heads })
+}
+
+/// The chunks that can be relied on: those of packs that are still in the vault. Costs a listing of the packs.
+pub fn known(context: &Context, catalog: &mut Catalog) -> Result<Vec<ShortId>> {
+    let mut there: HashSet<PackStart> = HashSet::new();
+    context.vault.store.list("packs", &mut |key, _| {
+        there.extend(key.digest().map(|digest| -> PackStart { digest.as_bytes()[..16].try_into().expect("16 of 32 bytes") }));
+        Ok(())
+    })?;
+    let (mut known, mut gone) = (Vec::new(), BTreeSet::new());
+    catalog.known(|pack, ids| match there.contains(&pack) {
+        true => known.extend(ids),
+        false => drop(gone.insert(pack)),
+    })?;
+    if !gone.is_empty() {
+        let text = format!(
+            "{} packs are gone from the vault: what they held is read and stored again; run coffre verify to see what older snapshots lost",
+            gone.len()
+        );
+        context.sink.send(Event::Warning(text));
+        catalog.forget_packs(&gone)?;
+    }
+    Ok(known)
 }
 
 /// Takes over packs that a seal of this host stored and did not commit, so that they are used and named.

@@ -33,7 +33,7 @@ pub enum Step {
     /// An entry that needs no reading.
     Ready(Box<Entry>),
     /// Another name of an inode that was read before.
-    Linked(Box<(Box<[u8]>, Stat)>),
+    Linked(Box<(Task, Stat)>),
     /// A socket, which is not taken.
     Socket,
     /// An entry that could not be taken.
@@ -74,7 +74,7 @@ const GROUP_BYTES: u64 = 1 << 20;
 const GROUP_STEPS: usize = 1024;
 const GROUP_DIRS: usize = 16;
 /// Pieces that wait for their turn, a group.
-const GROUP_PIECES: usize = 2;
+pub const GROUP_PIECES: usize = 2;
 /// Directories held open on the way down; deeper ones are reopened through their children on the way up.
 const OPEN_DIRS: usize = 64;
 
@@ -101,6 +101,8 @@ pub struct Pending {
     tasks: Vec<Task>,
     bytes: u64,
     dirs: usize,
+    /// Whether a step keeps a directory open.
+    holds_dirs: bool,
 }
 
 /// A directory on the way down.
@@ -261,7 +263,8 @@ impl Walker<'_> {
             }
         }
         if stat.nlink > 1 && !self.linked.insert((stat.device, stat.inode)) {
-            return self.step(Step::Linked(Box::new((name, stat))));
+            self.out.holds_dirs = true;
+            return self.step(Step::Linked(Box::new((Task { dir, name }, stat))));
         }
         self.out.bytes += stat.size.min(stat.allocated.max(4096));
         self.out.tasks.push(Task { dir, name: name.clone() });
@@ -306,7 +309,7 @@ impl Walker<'_> {
         let full = out.tasks.len() >= GROUP_FILES
             || out.bytes >= GROUP_BYTES
             || out.steps.len() >= GROUP_STEPS
-            || (out.dirs >= GROUP_DIRS && !out.tasks.is_empty());
+            || (out.dirs >= GROUP_DIRS && (out.holds_dirs || !out.tasks.is_empty()));
         if full { self.flush() } else { Ok(()) }
     }
 

@@ -1,14 +1,14 @@
 //! Chunks and trees: everything decoded, and damage followed to the files that it reaches. Needs an owner's key.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex},
 };
 
 use crate::{
     error::{Error, ErrorKind, Result},
     event::Event,
-    format::{ChunkId, Content, DIR_DEPTH_MAX, Digest, DomainKeys, Entry, Key32, PackKind},
+    format::{ChunkId, Content, DIR_DEPTH_MAX, Digest, DomainId, DomainKeys, Entry, Key32, PackKind},
     ops::verify::{Context, DAMAGED_FILES_MAX, DamagedFile, Depth, Report, in_parallel},
     store::Key,
     vault::{Chain, Finding, Located, Reader, Snapshot, load_snapshot},
@@ -39,9 +39,11 @@ pub fn run(
         .filter(|key| key.as_str().starts_with("packs/") && (depth == Depth::Chunks || hurt.contains(key.as_str())))
         .filter_map(Key::digest)
         .collect();
-    let domains: HashMap<_, Arc<DomainKeys>> = snapshots.iter().map(|s| (s.manifest.domain, reader.keys(s))).collect();
-    let keys: Vec<Arc<DomainKeys>> = domains.into_values().collect();
-    let bad = decode_packs(context, reader, &packs, &keys, report)?;
+    // Manifests name the domains; should some be damaged, the sealers' own key files do.
+    let mut domains: HashSet<DomainId> = snapshots.iter().map(|s| s.manifest.domain).collect();
+    domains.extend(context.vault.sealer_domains(&reader.owner)?);
+    let keys: Vec<Arc<DomainKeys>> = domains.into_iter().map(|domain| reader.owner.domain(domain)).collect();
+    let bad = decode_packs(context, reader, &packs, &hurt, &keys, report)?;
     if depth == Depth::Chunks || !bad.is_empty() {
         walk_all(context, reader, &snapshots, &bad, report)?;
     }
@@ -56,13 +58,18 @@ fn decode_packs(
     context: &Context,
     reader: &Reader,
     packs: &[Digest],
+    hurt: &HashSet<String>,
     domains: &[Arc<DomainKeys>],
     report: &mut Report,
 ) -> Result<HashSet<ChunkId>> {
     let total: u64 = reader.with_index(|index| index.packs().filter(|(d, _)| packs.contains(d)).map(|(_, len)| len).sum());
     let state: Mutex<Tally> = Mutex::default();
     in_parallel(context, packs, |pack| {
-        let (chunks, findings, bad) = decode_pack(context, reader, pack, domains)?;
+        let (chunks, findings, mut bad) = decode_pack(context, reader, pack, domains)?;
+        if hurt.contains(Key::pack(pack).as_str()) {
+            // What stands there now may be sound, and another pack: what should be in it is missing all the same.
+            bad.extend(reader.ids_of(pack)?);
+        }
         let len = reader.with_index(|index| index.packs().find(|(d, _)| d == pack).map_or(0, |(_, len)| len));
         let mut state = state.lock().expect("nobody panics while holding the findings");
         state.0 += len;

@@ -53,6 +53,8 @@ pub struct Report {
     pub chunks: u64,
     /// Objects that no receipt names: left by seals that never finished, taken over by the next one.
     pub unreferenced: u64,
+    /// Snapshots that do not go on from the one before them in their chain, though nothing is missing: two machines seal under one name.
+    pub forks: Vec<String>,
     /// Damage, by object.
     pub damage: Vec<Finding>,
     /// Files that the damage reaches; only known where an owner's key was given.
@@ -64,6 +66,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// How many objects are damaged or missing.
+    pub fn damaged_objects(&self) -> usize {
+        self.damage.iter().map(|f| &f.object).collect::<std::collections::BTreeSet<_>>().len()
+    }
+
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
         self.damage.is_empty() && self.damaged_files.is_empty()
@@ -101,6 +108,7 @@ pub fn run(context: &Context, depth: Depth) -> Result<Report> {
         bytes: 0,
         chunks: 0,
         unreferenced: 0,
+        forks: Vec::new(),
         damage: Vec::new(),
         damaged_files: Vec::new(),
         damaged_files_more: 0,

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     error::{ErrorKind, Result},
     event::Event,
-    format::{Digest, Digester, SnapshotKey},
+    format::{Digest, Digester, SnapshotId, SnapshotKey},
     ops::verify::{Context, Report, in_parallel},
     store::{self, Key},
     vault::{Chain, Finding, SignerList},
@@ -36,17 +36,18 @@ pub fn chain(context: &Context, report: &mut Report) -> Result<Chain> {
     report.snapshots = chain.committed.len() as u64;
     report.damage.extend(chain.findings.iter().cloned());
 
-    let mut before: BTreeMap<&str, Option<(&SnapshotKey, _)>> = BTreeMap::new();
+    let ids: BTreeMap<&SnapshotKey, SnapshotId> = chain.committed.iter().map(|c| (&c.key, c.id)).collect();
+    let mut before: BTreeMap<&str, SnapshotId> = BTreeMap::new();
     for committed in &chain.committed {
-        let last = before.insert(&committed.key.sealer, Some((&committed.key, committed.id))).flatten();
-        let named = committed.receipt.previous();
-        if named.as_ref().map(|(_, id)| *id) != last.map(|(_, id)| id) {
-            let text = match (&named, last) {
-                (Some((key, _)), _) => format!("the snapshot before this one, {key}, is gone or was changed"),
-                (None, Some((key, _))) => format!("it does not go on from {key}: the chain of this sealer was cut or forked"),
-                (None, None) => continue,
-            };
-            report.damage.push(Finding::new(committed.key.receipt(), text));
+        let last = before.insert(&committed.key.sealer, committed.id);
+        match committed.receipt.previous() {
+            Some((key, id)) if ids.get(&key) != Some(&id) => {
+                let text = format!("is gone or was changed: snapshot {} comes after it", committed.key);
+                report.damage.push(Finding::new(key.receipt(), text));
+            }
+            // Both are signed by the sealer, so both count: two machines seal under one name, or one was restored from a copy.
+            named if named.as_ref().map(|(_, id)| *id) != last => report.forks.push(committed.key.to_string()),
+            _ => (),
         }
     }
     for (sealer, (seq, id)) in context.state.heads()? {
@@ -54,7 +55,7 @@ pub fn chain(context: &Context, report: &mut Report) -> Result<Chain> {
         if !chain.committed.iter().any(|c| c.key == key && c.id == id) {
             report.damage.push(Finding::new(
                 key.receipt(),
-                "this host remembers a snapshot here that is gone or was changed: the vault was rolled back",
+                "this host remembers this snapshot, and it is gone or was changed: the vault was rolled back, or is an older copy",
             ));
         }
     }
