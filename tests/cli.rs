@@ -215,7 +215,7 @@ fn the_wrong_key_or_none_is_exit_code_12() {
         .env("COFFRE_PASSPHRASE", "wrong")
         .refused(12)
         .says("this passphrase does not open");
-    home.coffre(cat).args(["--identity", "none.key"]).refused(1).says("none.key");
+    home.coffre(cat).args(["--identity", "none.key"]).refused(12).says("none.key");
 }
 
 #[test]
@@ -285,8 +285,19 @@ fn verify_says_what_is_damaged_and_with_a_key_which_files() {
     let home = Home::new();
     tree::small(&home.source());
     home.seal();
-    let fields =
-        ["bytes", "chunks", "damage", "damaged_files", "damaged_files_more", "depth", "objects", "seconds", "snapshots", "unreferenced"];
+    let fields = [
+        "bytes",
+        "chunks",
+        "damage",
+        "damaged_files",
+        "damaged_files_more",
+        "depth",
+        "forks",
+        "objects",
+        "seconds",
+        "snapshots",
+        "unreferenced",
+    ];
     for (depth, owner) in [("snapshots", false), ("packs", false), ("chunks", true)] {
         let verify = if owner { home.owner(["--json", "verify"]) } else { home.coffre(["--json", "verify"]) };
         let report = verify.args(["--depth", depth]).ok().json();

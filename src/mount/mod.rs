@@ -94,6 +94,8 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
         posix_acl: everybody,
         ended: Some(tell_end),
     };
+    // From here on a signal unmounts; before, nothing is mounted, and it just ends the process.
+    let signals = sys::CaughtSignals::catch()?;
     let session = Session::new(fs, &point, &config(&reader, everybody)).map_err(|e| failed(&point, e))?;
     // fuser 0.18 unmounts whatever is at this path when a session is dropped, and by then that may be somebody else's mount;
     // so the session runs in the background and its handle is never dropped.
@@ -112,7 +114,7 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
     }
     {
         let (point, sink) = (point.clone(), sink.clone());
-        sys::wait_for_signal(move || stop(&point, &*sink))?;
+        signals.each(move || stop(&point, &*sink))?;
     }
     ready();
     // Ends when the kernel says that the mount is gone, or when nobody serves it any more.

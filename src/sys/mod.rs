@@ -25,5 +25,5 @@ pub use process::{
     available_cores, effective_ids, host_name, is_root, memory_free_share, peak_memory_bytes, raise_file_limit, random, readable_by_others,
     run_for_line,
 };
-pub use signal::{Cancel, catch_signals, wait_for_signal};
+pub use signal::{Cancel, CaughtSignals, catch_signals};
 pub use time::{parse_moment, utc_name, utc_text};

@@ -40,12 +40,18 @@ pub fn catch_signals(cancel: &Cancel) -> Result<()> {
     Ok(())
 }
 
-/// Calls `each` for every SIGINT, SIGTERM and SIGHUP, on a thread of its own, until it returns false.
-pub fn wait_for_signal(mut each: impl FnMut() -> bool + Send + 'static) -> Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|e| Error::io("cannot catch signals", e))?;
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || signals.forever().all(|_| each()))
-        .map_err(|e| Error::io("cannot start a thread", e))?;
-    Ok(())
+/// SIGINT, SIGTERM and SIGHUP, caught and kept until somebody takes them.
+pub struct CaughtSignals(signal_hook::iterator::Signals);
+
+impl CaughtSignals {
+    /// Catches them from now on: before something is done that they must undo.
+    pub fn catch() -> Result<Self> {
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map(Self).map_err(|e| Error::io("cannot catch signals", e))
+    }
+
+    /// Calls `each` for every one, those that came already among them, on a thread of its own, until it returns false.
+    pub fn each(mut self, mut each: impl FnMut() -> bool + Send + 'static) -> Result<()> {
+        let work = move || self.0.forever().all(|_| each());
+        std::thread::Builder::new().name("signals".to_owned()).spawn(work).map(drop).map_err(|e| Error::io("cannot start a thread", e))
+    }
 }
