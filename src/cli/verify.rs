@@ -55,6 +55,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         cancel: &run.cancel,
         workers: sys::available_cores(),
     };
+    let has_key = reader.is_some();
     let mut report = verify::run(&context, depth)?;
     report.damage.extend(reader.into_iter().flat_map(|(_, findings)| findings));
     report.damage.sort();
@@ -72,9 +73,10 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         1 => format!("{objects}, and 1 file with it"),
         n => format!("{objects}, and {n} files with them"),
     });
-    let hint = match report.damaged_files.is_empty() {
-        true => "copy what is named above back from another copy of the vault; with an owner's key verify names the files too",
-        false => "copy what is named above back from another copy of the vault; every file not named can be restored",
+    let hint = match (report.damaged_files.is_empty(), has_key) {
+        (true, false) => "copy what is named above back from another copy of the vault; with an owner's key verify names the files too",
+        (true, true) => "no file is lost with it; copy what is named above back from another copy of the vault if there is one",
+        (false, _) => "copy what is named above back from another copy of the vault; every file not named can be restored",
     };
     run.screen.error(&error.hint(hint));
     Ok(exit::DAMAGE)

@@ -113,9 +113,9 @@ pub fn known(context: &Context, catalog: &mut Catalog) -> Result<Vec<ShortId>> {
         false => drop(gone.insert(pack)),
     })?;
     if !gone.is_empty() {
+        let packs = if gone.len() == 1 { "a pack is".to_owned() } else { format!("{} packs are", gone.len()) };
         let text = format!(
-            "{} packs are gone from the vault: what they held is read and stored again; run coffre verify to see what older snapshots lost",
-            gone.len()
+            "{packs} gone from the vault: what was in there is read and stored again; coffre verify shows what older snapshots lost"
         );
         context.sink.send(Event::Warning(text));
         catalog.forget_packs(&gone)?;
