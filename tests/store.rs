@@ -373,7 +373,8 @@ fn a_faulty_store_fails_as_told() {
         assert_eq!((store.calls(), inner.stat(&key("u")).unwrap().is_some()), (1, there), "{fault:?}");
     }
     const GONE: Option<ErrorKind> = Some(ErrorKind::Unavailable);
-    let cases: [(Option<Fault>, [Option<ErrorKind>; 5], &[&str]); 7] = [
+    type Case = (Option<Fault>, [Option<ErrorKind>; 5], &'static [&'static str]);
+    let cases: [Case; 7] = [
         (None, [None; 5], &["a", "b"]),
         (Some(Fault::CrashAt(0)), [GONE; 5], &[]),
         (Some(Fault::CrashAt(2)), [None, None, GONE, GONE, GONE], &["a"]),
