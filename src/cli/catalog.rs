@@ -3,7 +3,7 @@
 use crate::{
     cli::{Run, output, seal},
     error::Result,
-    ops::{self, seal::Context},
+    ops,
 };
 
 /// Commands about the catalog.
@@ -18,14 +18,7 @@ pub fn run(run: &Run, command: &Command) -> Result<u8> {
     let Command::Rebuild = command;
     let opened = run.globals.open()?;
     let sealer = seal::sealer_keys(run, &opened)?;
-    let context = Context {
-        vault: &opened.vault,
-        sealer: &sealer,
-        state: &opened.state,
-        clock: &*run.clock,
-        sink: &**run.screen,
-        cancel: &run.cancel,
-    };
+    let context = seal::context(run, &opened, &sealer);
     let report = ops::catalog::rebuild(&context)?;
     run.screen.data(&report, || {
         format!(

@@ -35,14 +35,7 @@ pub struct Args {
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let opened = run.globals.open()?;
     let sealer = sealer_keys(run, &opened)?;
-    let context = Context {
-        vault: &opened.vault,
-        sealer: &sealer,
-        state: &opened.state,
-        clock: &*run.clock,
-        sink: &**run.screen,
-        cancel: &run.cancel,
-    };
+    let context = context(run, &opened, &sealer);
     let options = Options {
         paths: args.paths.clone(),
         exclude: args.exclude.clone(),
@@ -57,6 +50,11 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         run.screen.data(&report, || text(&report, run.globals.verbose))?;
     }
     Ok(if report.unreadable.is_empty() { 0 } else { exit::INCOMPLETE })
+}
+
+/// What sealing works with.
+pub fn context<'a>(run: &'a Run, opened: &'a Opened, sealer: &'a SealerKeys) -> Context<'a> {
+    Context { vault: &opened.vault, sealer, state: &opened.state, clock: &*run.clock, sink: &**run.screen, cancel: &run.cancel }
 }
 
 /// This host's sealing keys. A host that has none is enrolled if an owner's key is at hand.

@@ -13,7 +13,7 @@ use crate::{
     sys,
 };
 
-/// Deepest folder looked into by `list`; a vault has four levels.
+/// Deepest folder looked into; a vault has four levels.
 const DEPTH_MAX: usize = 8;
 
 /// Bytes compared at once.
@@ -66,33 +66,6 @@ impl Local {
             other => other,
         }?;
         sys::sync_dir(above)
-    }
-
-    fn list_folder(&self, folder: &Path, prefix: &str, depth: usize, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()> {
-        let failed = |e| Error::io(format!("cannot list {}", folder.display()), e);
-        let entries = match fs::read_dir(folder) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(failed)?,
-        };
-        for entry in entries {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
-            let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
-            // Unfinished writes, and whatever people put there, are no objects.
-            let Some(key) = Key::parse(&path) else { continue };
-            let kind = entry.file_type().map_err(failed)?;
-            if kind.is_dir() && depth < DEPTH_MAX {
-                self.list_folder(&entry.path(), &path, depth + 1, each)?;
-            } else if kind.is_file() {
-                match entry.metadata() {
-                    Ok(meta) => each(key, meta.len())?,
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => (),
-                    Err(e) => return Err(failed(e)),
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Calls `each` with every file below `folder`, objects or not. What a file system puts into its root is passed over.
@@ -162,7 +135,17 @@ impl Store for Local {
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()> {
-        self.list_folder(&self.root.join(prefix), prefix, 0, each)
+        self.walk(&self.root.join(prefix), 0, &mut |path| {
+            // Unfinished writes, and whatever people put there, are no objects.
+            let name = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
+            let Some(key) = name.and_then(Key::parse) else { return Ok(()) };
+            match fs::symlink_metadata(path) {
+                Ok(meta) if meta.is_file() => each(key, meta.len()),
+                Ok(_) => Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(e) => Err(Error::io(format!("cannot look at {key} in {}", self.describe()), e)),
+            }
+        })
     }
 
     fn delete(&self, key: &Key) -> Result<()> {
