@@ -218,7 +218,7 @@ fn the_audit_that_the_readme_prints_passes_and_finds_damage() {
     // A person's shell does not stop at the first failure, as this one would.
     let audit = format!("set +euo pipefail\n{audit}");
     let clean = shell(&home.vault(), &audit);
-    assert_eq!((clean.matches("Good \"").count(), clean.matches("BAD").count()), (3, 0), "the list and two receipts: {clean}");
+    assert_eq!((clean.matches("Good \"").count(), clean.matches("BAD: ").count()), (3, 0), "the list and two receipts: {clean}");
 
     let pack = &home.objects("packs", ".age")[0];
     let mut bytes = fs::read(pack).unwrap();

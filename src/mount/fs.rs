@@ -8,7 +8,7 @@ use std::{
     io,
     os::unix::ffi::OsStrExt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, mpsc::Sender},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -48,8 +48,6 @@ pub struct Fs {
     pub mounter: (u32, u32),
     /// Whether the kernel shall obey ACLs.
     pub posix_acl: bool,
-    /// Told when the session ends.
-    pub ended: Option<Sender<()>>,
 }
 
 fn time(ns: i128) -> SystemTime {
@@ -181,12 +179,6 @@ impl Filesystem for Fs {
         }
         let _ = config.set_max_background(BACKGROUND_MAX);
         Ok(())
-    }
-
-    fn destroy(&mut self) {
-        if let Some(ended) = self.ended.take() {
-            let _ = ended.send(());
-        }
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {

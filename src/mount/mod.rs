@@ -13,7 +13,7 @@ mod watch;
 use std::{
     mem::ManuallyDrop,
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::Arc,
 };
 
 use fuser::{Config, MountOption, Session, SessionACL};
@@ -82,7 +82,6 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
     };
     watch.without_xattrs = !xattrs && options.xattrs == Xattrs::Auto;
     let everybody = root || options.allow_other;
-    let (tell_end, hear_end) = mpsc::channel();
     let push = Arc::new(push::Push::new(views.clone(), clock.clone()));
     let fs = fs::Fs {
         views,
@@ -92,14 +91,14 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
         owner: options.owner,
         mounter: sys::effective_ids(),
         posix_acl: everybody,
-        ended: Some(tell_end),
     };
     // From here on a signal unmounts; before, nothing is mounted, and it just ends the process.
     let signals = sys::CaughtSignals::catch()?;
     let session = Session::new(fs, &point, &config(&reader, everybody)).map_err(|e| failed(&point, e))?;
     // fuser 0.18 unmounts whatever is at this path when a session is dropped, and by then that may be somebody else's mount;
-    // so the session runs in the background and its handle is never dropped.
-    let session = ManuallyDrop::new(session.spawn().map_err(|e| failed(&point, e))?);
+    // so the session runs in the background, its handle is never dropped, and only its thread is waited for.
+    let mut session = ManuallyDrop::new(session.spawn().map_err(|e| failed(&point, e))?);
+    let serving = std::mem::replace(&mut session.guard, std::thread::spawn(|| Ok(())));
     if root && let Some(mount) = sys::mount_at(&point)? {
         sys::set_read_ahead(&mount, READ_AHEAD_KIB);
     }
@@ -117,16 +116,20 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
         signals.each(move || stop(&point, &*sink))?;
     }
     ready();
-    // Ends when the kernel says that the mount is gone, or when nobody serves it any more.
-    let _ = hear_end.recv();
+    let served = serving.join();
     ended.cancel();
-    match sys::mount_at(&point)? {
-        Some(mount) if mount.kind == "fuse.coffre" && mount.source == source(&reader) && !sys::is_alive(&point) => {
-            sys::detach(&point)?;
-            Err(Error::unavailable(format!("the mount on {} ended by itself", point.display()))
-                .hint("mount it again; the log above may say why it ended"))
+    match served {
+        // The kernel said that the mount is gone. What is at its place now is somebody else's, and not to be touched.
+        Ok(Ok(())) => Ok(()),
+        // Nobody serves it any more, but it is still there.
+        other => {
+            let reason = other.map_or_else(|_| "a thread panicked".to_owned(), |e| e.map_or_else(|e| e.to_string(), |()| String::new()));
+            if sys::mount_at(&point)?.is_some_and(|mount| mount.kind == "fuse.coffre" && mount.source == source(&reader)) {
+                sys::detach(&point)?;
+            }
+            let error = Error::unavailable(format!("the mount on {} ended by itself", point.display())).because(reason);
+            Err(error.hint("mount it again; the log above may say more"))
         }
-        _ => Ok(()),
     }
 }
 

@@ -107,11 +107,6 @@ fn fusermount(point: &Path, arguments: &[&str]) -> Result<()> {
     }
 }
 
-/// Whether whoever serves the mount at `point` still answers.
-pub fn is_alive(point: &Path) -> bool {
-    std::fs::symlink_metadata(point).err().is_none_or(|e| e.raw_os_error() != Some(libc::ENOTCONN))
-}
-
 /// Sets the read-ahead of a mount, as root; whether that worked.
 ///
 /// The kernel offers FUSE 128 KiB; 1 MiB doubles sequential reads.
