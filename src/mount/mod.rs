@@ -202,7 +202,11 @@ pub fn unmount(dir: &Path, lazy: bool) -> Result<()> {
         Some(mount) => {
             return Err(Error::usage(format!("{shown} holds {} ({}), not a vault", mount.source, mount.kind)).hint("use umount for it"));
         }
-        None => return Err(Error::not_found(format!("nothing is mounted on {shown}"))),
+        None => {
+            return Err(
+                Error::not_found(format!("nothing is mounted on {shown}")).hint("findmnt -t fuse.coffre shows where vaults are mounted")
+            );
+        }
     }
     if lazy {
         return sys::detach(&point);
