@@ -43,6 +43,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         host: args.host.clone().unwrap_or_else(sys::host_name),
         tags: args.tag.clone(),
         level: args.level,
+        bytes_per_sec: None,
         workers: sys::available_cores(),
     };
     let report = seal::run(&context, &options)?;

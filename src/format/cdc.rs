@@ -2,7 +2,7 @@
 //!
 //! Our own code, because cut points are format: a change of one of them silently ends deduplication.
 //! Method: Xia et al., "FastCDC" (USENIX ATC 2016), sections 3.2 to 3.4, with a 64-bit hash and the table
-//! derived from the domain key. 2.3 GB/s on one core (docs/FORMAT.md section 8).
+//! derived from the domain key. 4.0 GB/s on one core (docs/FORMAT.md section 8).
 
 /// Shortest chunk that a cut makes, in bytes; files up to this are one chunk.
 pub const CHUNK_LEN_MIN: usize = 32 << 10;
@@ -11,10 +11,15 @@ pub const CHUNK_LEN_AVERAGE: usize = 128 << 10;
 /// Longest chunk, in bytes.
 pub const CHUNK_LEN_MAX: usize = 512 << 10;
 
-/// Above the mask's bits a byte's influence is shifted out after this many steps.
+/// Bytes that a hash depends on: above the 64th step a byte's influence is shifted out.
 const WINDOW: usize = 64;
-const MASK_HARD: u64 = !0 << (64 - 19);
-const MASK_EASY: u64 = !0 << (64 - 15);
+/// A cut is where the hash is below one of these: 19 zero bits at its top up to the average, 15 beyond.
+const BELOW_HARD: u64 = 1 << (64 - 19);
+const BELOW_EASY: u64 = 1 << (64 - 15);
+/// Stretches that are hashed side by side, and the bytes of each. The next hash waits for the one before it, so a core hashes four
+/// stretches in little more than the time of one: 4.0 GB/s for 2.6 (two to six stretches of 512 to 2048 bytes were measured).
+const LANES: usize = 4;
+const LANE_LEN: usize = 1024;
 
 /// Finds cut points with one gear table.
 #[derive(Clone)]
@@ -38,21 +43,59 @@ impl Chunker {
         }
         let end = data.len().min(CHUNK_LEN_MAX);
         let middle = end.min(CHUNK_LEN_AVERAGE);
-        let mut hash = 0u64;
-        for byte in &data[CHUNK_LEN_MIN - WINDOW..CHUNK_LEN_MIN - 1] {
-            hash = (hash << 1).wrapping_add(self.gear[usize::from(*byte)]);
-        }
-        let mut at = CHUNK_LEN_MIN - 1;
-        for (stop, mask) in [(middle, MASK_HARD), (end, MASK_EASY)] {
-            while at < stop {
-                hash = (hash << 1).wrapping_add(self.gear[usize::from(data[at])]);
-                at += 1;
-                if hash & mask == 0 {
-                    return at;
+        let cut = self.search(data, CHUNK_LEN_MIN - 1, middle, BELOW_HARD);
+        cut.or_else(|| self.search(data, middle, end, BELOW_EASY)).unwrap_or(end)
+    }
+
+    /// The place behind the first byte of `from..to` at which the hash is below `limit`.
+    fn search(&self, data: &[u8], from: usize, to: usize, limit: u64) -> Option<usize> {
+        let mut at = from;
+        while to - at >= LANES * LANE_LEN {
+            let lane = |i: usize| at + i * LANE_LEN;
+            let mut hashes: [u64; LANES] = std::array::from_fn(|i| self.hash_before(data, lane(i)));
+            let bytes: [&[u8; LANE_LEN]; LANES] =
+                std::array::from_fn(|i| data[lane(i)..lane(i) + LANE_LEN].try_into().expect("a lane of this length"));
+            let mut first: Option<usize> = None;
+            for j in 0..LANE_LEN {
+                let mut least = u64::MAX;
+                for i in 0..LANES {
+                    hashes[i] = self.step(hashes[i], bytes[i][j]);
+                    least = least.min(hashes[i]);
+                }
+                if least < limit {
+                    // The lowest lane's find is the first of the four; what lower lanes find later still comes before it.
+                    let i = hashes.iter().position(|hash| *hash < limit).expect("the least is one of them");
+                    let found = lane(i) + j;
+                    first = Some(first.map_or(found, |before| before.min(found)));
+                    if i == 0 {
+                        break;
+                    }
                 }
             }
+            if let Some(found) = first {
+                return Some(found + 1);
+            }
+            at += LANES * LANE_LEN;
         }
-        end
+        let mut hash = if at < to { self.hash_before(data, at) } else { 0 };
+        for (i, byte) in data[at..to].iter().enumerate() {
+            hash = self.step(hash, *byte);
+            if hash < limit {
+                return Some(at + i + 1);
+            }
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn step(&self, hash: u64, byte: u8) -> u64 {
+        (hash << 1).wrapping_add(self.gear[usize::from(byte)])
+    }
+
+    /// The hash that the byte at `at` goes on from: of the 63 bytes before it.
+    #[inline(always)]
+    fn hash_before(&self, data: &[u8], at: usize) -> u64 {
+        data[at + 1 - WINDOW..at].iter().fold(0, |hash, byte| self.step(hash, *byte))
     }
 }
 
@@ -92,6 +135,36 @@ mod tests {
         let table: Vec<String> = chunker.gear[..4].iter().map(|w| format!("{w:016x}")).collect();
         let text: Vec<String> = lens.iter().map(usize::to_string).collect();
         assert_eq!(format!("{}\n{}\n", table.join(" "), text.join(" ")), golden);
+    }
+
+    /// The method as the paper has it, a byte at a time.
+    fn cut_plainly(gear: &[u64; 256], data: &[u8]) -> usize {
+        let mut hash = 0u64;
+        for (at, byte) in data.iter().enumerate().take(CHUNK_LEN_MAX) {
+            hash = (hash << 1).wrapping_add(gear[usize::from(*byte)]);
+            let bits = if at < CHUNK_LEN_AVERAGE { 19 } else { 15 };
+            if at + 1 >= CHUNK_LEN_MIN && hash >> (64 - bits) == 0 {
+                return at + 1;
+            }
+        }
+        data.len().min(CHUNK_LEN_MAX)
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn four_lanes_cut_where_one_does(seed in 1u64.., len in 0usize..1 << 20, spread in 1u64..=256) {
+            let chunker = Chunker::new(DomainKeys::derive(&Key32::new([seed as u8; 32])).gear);
+            // Few different bytes make cuts rare or frequent, and repeat the same windows.
+            let data: Vec<u8> = noise(len, seed).into_iter().map(|b| (u64::from(b) % spread) as u8).collect();
+            let mut rest = &data[..];
+            while !rest.is_empty() {
+                let cut = chunker.cut(rest);
+                proptest::prop_assert_eq!(cut, cut_plainly(&chunker.gear, rest));
+                rest = &rest[cut..];
+            }
+        }
     }
 
     #[test]

@@ -1,9 +1,16 @@
 //! Raw bytes ⇄ zstd frames, with a limit on both sides. The home of `zstd`.
 
+use zstd::zstd_safe::CParameter;
+
 use crate::error::{Error, Result};
 
 /// The level used unless told otherwise: docs/FORMAT.md and docs/ARCHITECTURE.md on what others cost.
 pub const LEVEL_DEFAULT: i32 = 3;
+
+/// At the default level: how zstd looks for matches. It is its own level 3 with tables of an eighth of a megabyte each where it would take two or
+/// three times as much, and no matches below five bytes. These stay in a core's own cache beside what the other threads do: over the
+/// reference corpus a tenth less time for 0.3 % more bytes (`docs/FORMAT.md` section 3).
+const DEFAULT_SEARCH: [CParameter; 3] = [CParameter::ChainLog(15), CParameter::HashLog(15), CParameter::MinMatch(5)];
 
 /// Compresses frames, reusing its tables from one to the next.
 pub struct Compressor(zstd::bulk::Compressor<'static>);
@@ -11,7 +18,13 @@ pub struct Compressor(zstd::bulk::Compressor<'static>);
 impl Compressor {
     /// Compresses at `level`, 1 to 19.
     pub fn new(level: i32) -> Result<Self> {
-        zstd::bulk::Compressor::new(level).map(Self).map_err(|e| Error::io("cannot start zstd", e))
+        let start = || {
+            let mut zstd = zstd::bulk::Compressor::new(level)?;
+            let search = if level == LEVEL_DEFAULT { &DEFAULT_SEARCH[..] } else { &[] };
+            search.iter().try_for_each(|parameter| zstd.set_parameter(*parameter))?;
+            Ok(Self(zstd))
+        };
+        start().map_err(|e| Error::io("cannot start zstd", e))
     }
 
     /// Compresses `raw` into `out`, which is overwritten. The frame says its content size, and holds no checksum.

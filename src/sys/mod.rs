@@ -12,6 +12,7 @@ mod meta;
 mod mounts;
 mod process;
 mod signal;
+mod source;
 mod time;
 
 pub use clock::{Clock, SimClock, SystemClock};
@@ -26,4 +27,5 @@ pub use process::{
     run_for_line,
 };
 pub use signal::{Cancel, CaughtSignals, catch_signals};
+pub use source::{Manners, SourceFile};
 pub use time::{parse_moment, utc_name, utc_text};

@@ -194,6 +194,7 @@ impl Host {
             host: "test".to_owned(),
             tags: Vec::new(),
             level: 3,
+            bytes_per_sec: None,
             workers: self.workers,
         }
     }

@@ -9,10 +9,12 @@ mod exclude;
 mod memory;
 mod output;
 mod pipeline;
+mod pool;
 mod read;
 mod refresh;
 mod skip;
 mod sources;
+mod throttle;
 mod walk;
 
 use std::{os::unix::ffi::OsStrExt, path::PathBuf};
@@ -44,6 +46,8 @@ pub struct Options {
     pub tags: Vec<String>,
     /// zstd's level, 1 to 19.
     pub level: i32,
+    /// Most bytes read from the sources in a second.
+    pub bytes_per_sec: Option<u64>,
     /// Threads that read, and threads that compress; with 1 the order of everything is always the same.
     pub workers: usize,
 }
@@ -142,6 +146,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Report> {
         known: &known,
         seal: u64::try_from(time_ns).unwrap_or(0),
         level: options.level,
+        bytes_per_sec: options.bytes_per_sec,
         workers: options.workers.max(1),
         use_records: true,
     };

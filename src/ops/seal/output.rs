@@ -9,6 +9,7 @@ use crate::{
     error::{Error, Result},
     event::{Event, Sink},
     format::{ChunkId, Digester, PACK_LEN_META_MAX, PackKind},
+    ops::seal::pool::Pool,
     pack::{Compressor, PackBuilder, SealedPack},
     sys,
     vault::{SealerKeys, Vault, Writer},
@@ -39,12 +40,13 @@ impl<'a> OpenPacks<'a> {
     }
 
     /// Compresses frames into packs, and sends on those that are full, until there are no more frames.
-    pub fn compress(&self, level: i32, jobs: &Receiver<FrameJob>, full: &Sender<SealedPack>) -> Result<()> {
+    pub fn compress(&self, level: i32, jobs: &Receiver<FrameJob>, pool: &Pool, full: &Sender<SealedPack>) -> Result<()> {
         let mut compressor = Compressor::new(level)?;
         let mut frame = Vec::new();
         let mut coin = Coin::new()?;
         for job in jobs {
             compressor.compress(&job.raw, &mut frame)?;
+            pool.put(job.raw);
             let (slot, len_max) = match job.kind {
                 PackKind::Data => (&self.data[coin.toss()], self.vault.config.pack_len_max),
                 PackKind::Meta => (&self.meta, PACK_LEN_META_MAX),

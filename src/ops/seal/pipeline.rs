@@ -19,8 +19,10 @@ use crate::{
         exclude::Excludes,
         memory::Memory,
         output::OpenPacks,
+        pool::Pool,
         read,
         sources::Skeleton,
+        throttle::Throttle,
         walk::{Pending, Walker},
     },
     sys::{Cancel, Dir},
@@ -48,6 +50,7 @@ pub struct Job<'a> {
     pub known: &'a [ShortId],
     pub seal: u64,
     pub level: i32,
+    pub bytes_per_sec: Option<u64>,
     pub workers: usize,
     pub use_records: bool,
 }
@@ -65,6 +68,9 @@ pub fn run(job: &Job) -> Result<Assembled> {
         .and_then(|path| Dir::open(path.parent().unwrap_or(path)).and_then(|dir| dir.stat()).ok())
         .map_or(0, |s| s.device);
     let packs = OpenPacks::new(vault, sealer);
+    let (piece_pool, frame_pool) = (Pool::new(read::PIECE_ROOM), Pool::new(vault.config.frame_target as usize * 2));
+    let throttle = job.bytes_per_sec.map(|limit| Throttle::new(clock, limit));
+    let reading = read::Shared { chunker: &chunker, key: &sealer.keys.data, cancel, pool: &piece_pool, throttle: throttle.as_ref() };
     let now_ns = || clock.now_ns();
 
     thread::scope(|scope| {
@@ -89,8 +95,8 @@ pub fn run(job: &Job) -> Result<Assembled> {
         let walk = scope.spawn(move || walker.run(job.skeleton));
         let readers: Vec<_> = (0..job.workers)
             .map(|_| {
-                let (batches, chunker, keys) = (batches.clone(), &chunker, &sealer.keys);
-                scope.spawn(move || read::run(&batches, chunker, &keys.data, cancel))
+                let batches = batches.clone();
+                scope.spawn(move || read::run(&batches, reading))
             })
             .collect();
         drop(batches);
@@ -102,8 +108,8 @@ pub fn run(job: &Job) -> Result<Assembled> {
             frame_target: vault.config.frame_target as usize,
             sink,
             clock,
-            chunker: &chunker,
-            cancel,
+            reading,
+            frame_pool: &frame_pool,
             seal: job.seal,
             state: State::default(),
         };
@@ -114,8 +120,8 @@ pub fn run(job: &Job) -> Result<Assembled> {
         });
         let compressors: Vec<_> = (0..job.workers)
             .map(|_| {
-                let (frames, full, packs) = (frames.clone(), full_in.clone(), &packs);
-                scope.spawn(move || packs.compress(job.level, &frames, &full))
+                let (frames, full, packs, pool) = (frames.clone(), full_in.clone(), &packs, &frame_pool);
+                scope.spawn(move || packs.compress(job.level, &frames, pool, &full))
             })
             .collect();
         drop(frames);

@@ -1,11 +1,6 @@
 //! Readers: open, read, cut, hash. Several at once; each batch's results leave in order.
 
-use std::{
-    fs::File,
-    io::{Read, Seek, SeekFrom},
-    ops::Range,
-    sync::Arc,
-};
+use std::{ops::Range, sync::Arc};
 
 use crossbeam_channel::{Receiver, Sender};
 use rustix::io::Errno;
@@ -13,8 +8,8 @@ use rustix::io::Errno;
 use crate::{
     error::Result,
     format::{CHUNK_LEN_MAX, CHUNK_LEN_MIN, ChunkId, Chunker, Hole, INLINE_LEN_MAX, Key32},
-    ops::seal::entry::XATTRS_LEN_MAX,
-    sys::{Cancel, Dir, FileType, Stat, Xattrs, map_sparse, open_file, xattrs_of_fd},
+    ops::seal::{entry::XATTRS_LEN_MAX, pool::Pool, throttle::Throttle},
+    sys::{Cancel, Dir, FileType, Manners, SourceFile, Stat, Xattrs, map_sparse, open_file, xattrs_of_fd},
 };
 
 /// A file to read.
@@ -75,15 +70,34 @@ pub struct FileRead {
 const PIECE_LEN: usize = 1 << 20;
 /// Bytes asked for at once.
 const READ_LEN: usize = 512 << 10;
+/// Room that a piece needs: it is sent when it is full, but never in the middle of a chunk.
+pub const PIECE_ROOM: usize = PIECE_LEN + READ_LEN + CHUNK_LEN_MAX;
 /// A file is read once more if it changed while it was read, and then taken as it is.
 const ATTEMPTS: usize = 2;
+/// Most bytes taken of a file that says it is empty and is not, as those of /proc do; some of them never end.
+const UNTOLD_LEN_MAX: u64 = 16 << 20;
+
+/// What all readers share.
+#[derive(Clone, Copy)]
+pub struct Shared<'a> {
+    /// Cuts.
+    pub chunker: &'a Chunker,
+    /// Names chunks.
+    pub key: &'a Key32,
+    /// Stops the work.
+    pub cancel: &'a Cancel,
+    /// Room for pieces.
+    pub pool: &'a Pool,
+    /// Spaces reads out.
+    pub throttle: Option<&'a Throttle<'a>>,
+}
 
 /// Reads batches until there are no more.
-pub fn run(batches: &Receiver<Batch>, chunker: &Chunker, key: &Key32, cancel: &Cancel) -> Result<()> {
-    let mut reader = Reader { chunker, key, cancel, buf: Vec::new(), items: Vec::new() };
+pub fn run(batches: &Receiver<Batch>, shared: Shared) -> Result<()> {
+    let mut reader = Reader { shared, manners: Manners::default(), buf: shared.pool.take(), items: Vec::new() };
     for batch in batches {
         for task in &batch.tasks {
-            cancel.check()?;
+            shared.cancel.check()?;
             // A receiver that is gone has failed, and has said why.
             if reader.file(task, &batch.pieces).is_err() {
                 return Ok(());
@@ -96,16 +110,21 @@ pub fn run(batches: &Receiver<Batch>, chunker: &Chunker, key: &Key32, cancel: &C
     Ok(())
 }
 
-/// A file's size, its holes, and where its bytes are if they are kept inline.
-type Content = (u64, Vec<Hole>, Option<Range<usize>>);
+/// A file's content as it was read.
+struct Content {
+    /// Bytes read and holes.
+    size: u64,
+    holes: Vec<Hole>,
+    /// Where the bytes are if they are kept inline.
+    inline: Option<Range<usize>>,
+}
 
 /// Nobody takes the pieces any more.
 struct Gone;
 
 struct Reader<'a> {
-    chunker: &'a Chunker,
-    key: &'a Key32,
-    cancel: &'a Cancel,
+    shared: Shared<'a>,
+    manners: Manners,
     buf: Vec<u8>,
     items: Vec<Item>,
 }
@@ -124,17 +143,16 @@ impl From<Gone> for Stopped {
 
 impl Reader<'_> {
     fn send(&mut self, pieces: &Sender<Piece>) -> std::result::Result<(), Gone> {
-        let piece = Piece { buf: std::mem::take(&mut self.buf), items: std::mem::take(&mut self.items) };
-        if piece.items.is_empty() {
-            self.buf = piece.buf;
+        if self.items.is_empty() {
             return Ok(());
         }
-        pieces.send(piece).map_err(|_| Gone)
+        let buf = std::mem::replace(&mut self.buf, self.shared.pool.take());
+        pieces.send(Piece { buf, items: std::mem::take(&mut self.items) }).map_err(|_| Gone)
     }
 
     fn file(&mut self, task: &Task, pieces: &Sender<Piece>) -> std::result::Result<(), Gone> {
         for attempt in 1..=ATTEMPTS {
-            let (mut file, stat) = match open_file(&task.dir, &task.name) {
+            let (file, stat) = match open_file(&task.dir, &task.name) {
                 Ok((file, stat)) if stat.file_type() == FileType::File => (file, stat),
                 Ok(_) | Err(Errno::LOOP | Errno::NXIO) => {
                     return self.fail(Some("it became something else while it was sealed".to_owned()));
@@ -145,25 +163,30 @@ impl Reader<'_> {
             if attempt > 1 {
                 self.items.push(Item::Restart);
             }
+            let mut file = SourceFile::new(file, stat.device, &self.manners);
             let read = match self.content(&mut file, &stat, pieces) {
                 Ok(read) => read,
                 Err(Stopped::Gone) => return Err(Gone),
                 Err(Stopped::Io(e)) => return self.fail(Some(format!("cannot read: {e}"))),
             };
-            let after = match crate::sys::stat_of_file(&file) {
+            let after = match crate::sys::stat_of_file(file.file()) {
                 Ok(after) => after,
                 Err(e) => return self.fail(Some(format!("cannot look at it: {}", std::io::Error::from(e)))),
             };
-            let changed = !after.same_content_as(&stat) || read.0 != stat.size;
+            let untold = stat.size == 0 && read.size > 0;
+            let changed = !after.same_content_as(&stat) || (read.size != stat.size && !untold);
             if changed && attempt < ATTEMPTS {
                 continue;
             }
-            let (xattrs, problem) = match xattrs_of_fd(&file) {
+            let (xattrs, mut problem) = match xattrs_of_fd(file.file()) {
                 Ok(xattrs) if xattrs.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>() <= XATTRS_LEN_MAX => (xattrs, None),
                 Ok(_) => (Xattrs::new(), Some("its extended attributes are too long and were left out".to_owned())),
                 Err(e) => (Xattrs::new(), Some(format!("cannot read the extended attributes: {}", std::io::Error::from(e)))),
             };
-            let (size, holes, inline) = read;
+            let Content { size, holes, inline } = read;
+            if untold && size >= UNTOLD_LEN_MAX {
+                problem = Some(format!("says that it is empty, and was taken up to {} MiB only", UNTOLD_LEN_MAX >> 20));
+            }
             self.items.push(Item::End(Box::new(FileRead { stat, xattrs, holes, size, inline, changed, problem })));
             break;
         }
@@ -175,71 +198,70 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads the file and cuts it. Returns its size, its holes, and where its bytes are if they are kept inline.
-    fn content(&mut self, file: &mut File, stat: &Stat, pieces: &Sender<Piece>) -> std::result::Result<Content, Stopped> {
+    /// Reads the file and cuts it.
+    fn content(&mut self, file: &mut SourceFile, stat: &Stat, pieces: &Sender<Piece>) -> std::result::Result<Content, Stopped> {
         if stat.allocated < stat.size && stat.size > INLINE_LEN_MAX as u64 {
-            let map = map_sparse(file, stat.size).map_err(|e| Stopped::Io(e.into()))?;
+            let map = map_sparse(file.file(), stat.size).map_err(|e| Stopped::Io(e.into()))?;
             if !map.holes.is_empty() {
                 return self.sparse(file, stat, map, pieces);
             }
-            // Looking for holes moved the file's position.
-            file.rewind().map_err(Stopped::Io)?;
         }
         let start = self.buf.len();
+        let limit = if stat.size == 0 { UNTOLD_LEN_MAX } else { stat.size };
         if stat.size <= CHUNK_LEN_MIN as u64 {
-            let want = stat.size as usize;
-            self.buf.resize(start + want, 0);
-            let got = read_full(file, &mut self.buf[start..])?;
-            self.buf.truncate(start + got);
-            if got <= INLINE_LEN_MAX {
-                return Ok((got as u64, Vec::new(), Some(start..start + got)));
+            let want = if stat.size == 0 { CHUNK_LEN_MIN } else { stat.size as usize };
+            let got = self.read(file, want)?;
+            if got < CHUNK_LEN_MIN || stat.size > 0 {
+                if got <= INLINE_LEN_MAX {
+                    return Ok(Content { size: got as u64, holes: Vec::new(), inline: Some(start..start + got) });
+                }
+                self.chunk(start..start + got);
+                return Ok(Content { size: got as u64, holes: Vec::new(), inline: None });
             }
-            self.chunk(start..start + got);
-            return Ok((got as u64, Vec::new(), None));
+            // It said that it is empty, and goes on.
+            self.buf.truncate(start);
+            file.seek_to(0);
         }
-        let size = self.run(file, stat.size, pieces)?;
-        Ok((size, Vec::new(), None))
+        let size = self.run(file, limit, pieces)?;
+        Ok(Content { size, holes: Vec::new(), inline: None })
     }
 
     fn sparse(
         &mut self,
-        file: &mut File,
+        file: &mut SourceFile,
         stat: &Stat,
         map: crate::sys::SparseMap,
         pieces: &Sender<Piece>,
     ) -> std::result::Result<Content, Stopped> {
         let mut holes: Vec<Hole> = map.holes.iter().map(|(offset, len)| Hole { offset: *offset, len: *len }).collect();
         for (offset, len) in map.data {
-            file.seek(SeekFrom::Start(offset)).map_err(Stopped::Io)?;
+            file.seek_to(offset);
             let got = self.run(file, len, pieces)?;
             if got < len {
                 // Cut off while it was read: what is behind is no longer there.
                 let size = offset + got;
                 holes.retain(|h| h.offset + h.len <= size);
-                return Ok((size, holes, None));
+                return Ok(Content { size, holes, inline: None });
             }
         }
-        Ok((stat.size, holes, None))
+        Ok(Content { size: stat.size, holes, inline: None })
     }
 
     /// Reads `len` bytes from where the file stands, cut into chunks of their own. Returns how many there were.
-    fn run(&mut self, file: &mut File, len: u64, pieces: &Sender<Piece>) -> std::result::Result<u64, Stopped> {
+    fn run(&mut self, file: &mut SourceFile, len: u64, pieces: &Sender<Piece>) -> std::result::Result<u64, Stopped> {
         let mut done = 0u64;
         // Bytes from here on are in no chunk yet.
         let mut open = self.buf.len();
         loop {
-            if self.cancel.is_cancelled() {
+            if self.shared.cancel.is_cancelled() {
                 return Err(Stopped::Gone);
             }
-            let at = self.buf.len();
             let want = READ_LEN.min(usize::try_from(len - done).unwrap_or(READ_LEN));
-            self.buf.resize(at + want, 0);
-            let got = read_full(file, &mut self.buf[at..])?;
-            self.buf.truncate(at + got);
+            let got = self.read(file, want)?;
             done += got as u64;
             let ended = got < want || done == len;
             while self.buf.len() - open >= CHUNK_LEN_MAX || (ended && open < self.buf.len()) {
-                let cut = self.chunker.cut(&self.buf[open..]);
+                let cut = self.shared.chunker.cut(&self.buf[open..]);
                 self.chunk(open..open + cut);
                 open += cut;
             }
@@ -247,31 +269,27 @@ impl Reader<'_> {
                 return Ok(done);
             }
             if open >= PIECE_LEN {
-                let rest = self.buf.split_off(open);
-                self.send(pieces)?;
-                self.buf = rest;
-                self.buf.reserve(PIECE_LEN + READ_LEN + CHUNK_LEN_MAX);
+                let mut next = self.shared.pool.take();
+                next.extend_from_slice(&self.buf[open..]);
+                self.buf.truncate(open);
+                let buf = std::mem::replace(&mut self.buf, next);
+                pieces.send(Piece { buf, items: std::mem::take(&mut self.items) }).map_err(|_| Gone)?;
                 open = 0;
             }
         }
     }
 
+    fn read(&mut self, file: &mut SourceFile, want: usize) -> std::result::Result<usize, Stopped> {
+        let got = file.read(&mut self.buf, want, &mut self.manners).map_err(Stopped::Io)?;
+        if let Some(throttle) = self.shared.throttle {
+            // Who wants to stop is asked by whoever called.
+            let _ = throttle.take(got as u64, self.shared.cancel);
+        }
+        Ok(got)
+    }
+
     fn chunk(&mut self, range: Range<usize>) {
-        let id = self.key.chunk_id(&self.buf[range.clone()]);
+        let id = self.shared.key.chunk_id(&self.buf[range.clone()]);
         self.items.push(Item::Chunk(id, range));
     }
-}
-
-/// Reads until `buf` is full or the file ends.
-fn read_full(file: &mut File, buf: &mut [u8]) -> std::result::Result<usize, Stopped> {
-    let mut filled = 0;
-    while filled < buf.len() {
-        match file.read(&mut buf[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => (),
-            Err(e) => return Err(Stopped::Io(e)),
-        }
-    }
-    Ok(filled)
 }
