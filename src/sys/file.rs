@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
+    os::fd::AsRawFd,
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
@@ -13,29 +14,60 @@ const UNFINISHED: &str = ".tmp-";
 /// A file that gets its name when it is whole. Dropped without `commit`, nothing of it stays.
 ///
 /// Written under a temporary name; `commit` syncs it, renames it without replacing, and syncs the directory. It is
-/// read-only; who may read it follows the umask.
-pub struct NewFile(tempfile::NamedTempFile);
+/// read-only; who may read it follows the umask. A large one goes to the disk while it is written, so that `commit` does not have all
+/// of it to wait for, and leaves the page cache to others afterwards.
+pub struct NewFile {
+    file: tempfile::NamedTempFile,
+    len: u64,
+    /// Bytes that are on their way to the disk.
+    sent: u64,
+}
+
+/// Bytes after which the kernel is told to begin writing.
+const SEND_LEN: u64 = 4 << 20;
 
 impl NewFile {
     /// Starts a file in `dir`.
     pub fn begin(dir: &Path) -> io::Result<Self> {
-        tempfile::Builder::new().prefix(UNFINISHED).permissions(fs::Permissions::from_mode(0o444)).tempfile_in(dir).map(Self).map_err(bare)
+        tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .permissions(fs::Permissions::from_mode(0o444))
+            .tempfile_in(dir)
+            .map_err(bare)
+            .map(|file| Self { file, len: 0, sent: 0 })
     }
 
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.as_file_mut().write_all(bytes)
+        self.file.as_file_mut().write_all(bytes)?;
+        self.len += bytes.len() as u64;
+        if self.len - self.sent >= SEND_LEN {
+            begin_writing(self.file.as_file(), self.sent, self.len - self.sent);
+            self.sent = self.len;
+        }
+        Ok(())
     }
 
     /// Gives the file its name, durably. If something has that name already, nothing is changed, and what was written comes back.
     pub fn commit(self, path: &Path) -> io::Result<Option<File>> {
-        self.0.as_file().sync_data()?;
-        match self.0.persist_noclobber(path) {
+        self.file.as_file().sync_data()?;
+        if self.sent > 0 {
+            // Only an advice.
+            let _ = rustix::fs::fadvise(self.file.as_file(), 0, None, rustix::fs::Advice::DontNeed);
+        }
+        match self.file.persist_noclobber(path) {
             Ok(_) => sync_dir(parent(path)?).map(|()| None),
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => e.file.reopen().map(Some),
             Err(e) => Err(e.error),
         }
     }
+}
+
+/// Asks the kernel to write a range of `file` to the disk, without waiting. What fails here fails again, and is told, when the file is synced.
+fn begin_writing(file: &File, offset: u64, len: u64) {
+    let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else { return };
+    // SAFETY: the call takes an open descriptor and three numbers, and touches no memory of ours.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 /// The error without the temporary name that `tempfile` adds: nobody can do anything with that.
