@@ -174,7 +174,7 @@ impl Assembler<'_> {
                 Ok(())
             }
             Step::Leave => self.leave(),
-            Step::Read(name) => self.read(name, items),
+            Step::Read(name, _) => self.read(name, items),
             Step::Ready(entry) => self.add(*entry, None),
             Step::Linked(linked) => {
                 let (task, stat) = *linked;
@@ -192,6 +192,7 @@ impl Assembler<'_> {
                 self.problem(problem);
                 Ok(())
             }
+            Step::LeftOut(_) => Ok(()),
         }
     }
 
