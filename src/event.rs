@@ -7,6 +7,8 @@ pub enum Event {
     Note(String),
     /// Something is wrong but the work goes on, one line.
     Warning(String),
+    /// A line that a command of the person's wrote to its standard error.
+    Said(String),
     /// How far the work is.
     Progress {
         /// Entries done.

@@ -27,7 +27,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("crossbeam_channel", &["ops/seal/"]),
     ("fuser", &["mount/"]),
     ("getrandom", &["sys/"]),
-    ("ignore", &["ops/seal/"]),
     ("indicatif", &["cli/"]),
     ("jiff", &["sys/"]),
     ("libc", &["sys/"]),

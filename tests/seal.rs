@@ -19,7 +19,7 @@ use coffre::{
     format::{ChunkId, PackKind},
     store::{Local, Memory},
 };
-use common::library::{Host, assert_same, copy_dir, copy_of, keys, noise, objects, read_disk, read_snapshot, temp, write_files};
+use common::library::{Host, assert_same, below, copy_dir, copy_of, keys, noise, objects, read_disk, read_snapshot, temp, write_files};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 
 /// Some of everything that a test can make without being root.
@@ -323,8 +323,11 @@ fn overlapping_and_linked_sources_are_sealed_once_and_files_can_be_sources() {
     let host = Host::memory();
     let paths = [root.clone(), root.join("a/b"), dir.join("link"), root.join("a/../c"), root.clone()];
     let report = host.seal(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>()).unwrap();
-    assert_eq!(report.paths, [root.to_str().unwrap()]);
-    assert_same(&host.read_latest(&root), &read_disk(&root), "overlapping");
+    let link = dir.join("link");
+    assert_eq!(report.paths, [link.to_str().unwrap(), root.to_str().unwrap()]);
+    let mut tree = read_snapshot(&host.reader(), &host.latest()).unwrap();
+    assert_eq!(tree.remove(link.as_os_str().as_encoded_bytes()).unwrap().0.target, b"source/a", "the link is taken as a link");
+    assert_same(&below(&tree, &root), &read_disk(&root), "overlapping");
 
     let (one, two) = (root.join("a/b/file"), root.join("c"));
     host.seal(&[&two, &one]).unwrap();

@@ -58,7 +58,8 @@ fn parse_owner(text: &str) -> std::result::Result<(u32, u32), String> {
     numbers.ok_or_else(|| "two numbers are wanted, such as 1000:1000".to_owned())
 }
 
-fn parse_size(text: &str) -> std::result::Result<u64, String> {
+/// A size in bytes, with `K`, `M`, `G` or `T` behind it if wanted.
+pub fn parse_size(text: &str) -> std::result::Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
         "" => Some(0),

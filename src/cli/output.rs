@@ -2,6 +2,7 @@
 //! period, with `coffre: ` before it; a hint has a line of its own. With `--json` the same facts as objects.
 
 use std::{
+    collections::BTreeMap,
     io::{self, IsTerminal, Write},
     sync::Mutex,
     time::Duration,
@@ -75,6 +76,10 @@ impl Screen {
             true => format!("coffre: {style}{word}:{style:#} {text}\n"),
             false => format!("coffre: {word}: {text}\n"),
         };
+        self.write(&line);
+    }
+
+    fn write(&self, line: &str) {
         // Nobody is left to tell if standard error is gone.
         let write = || drop(io::stderr().write_all(line.as_bytes()));
         match &*self.bar.lock().expect("nobody panics while drawing") {
@@ -88,6 +93,11 @@ impl Screen {
         if !self.quiet {
             self.line(AnsiColor::Cyan.on_default(), "note", text);
         }
+    }
+
+    /// Passes on what a command said.
+    pub fn said(&self, text: &str) {
+        self.write(&format!("{}\n", visible(text)));
     }
 
     /// Says that something is wrong, though the work goes on.
@@ -127,6 +137,14 @@ impl Screen {
         };
         match io::stdout().write_all(out.as_bytes()).and_then(|()| io::stdout().flush()) {
             // Whoever read it has read enough.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(|e| Error::io("cannot write the output", e)),
+        }
+    }
+
+    /// Prints a text that is the same with `--json`.
+    pub fn plain(&self, text: &str) -> Result<()> {
+        match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other.map_err(|e| Error::io("cannot write the output", e)),
         }
@@ -179,6 +197,7 @@ impl Sink for Screen {
         match event {
             Event::Note(text) => self.note(&text),
             Event::Warning(text) => self.warning(&text),
+            Event::Said(text) => self.said(&text),
             Event::Progress { entries, bytes, bytes_total } => self.progress(entries, bytes, bytes_total),
         }
     }
@@ -197,6 +216,11 @@ pub fn bytes(n: u64) -> String {
 /// A count for people.
 pub fn count(n: u64) -> String {
     HumanCount(n).to_string()
+}
+
+/// Labels for people.
+pub fn labels(labels: &BTreeMap<String, String>) -> String {
+    visible(&labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", "))
 }
 
 /// Lines of cells as aligned columns, two spaces apart; the last column is as long as it likes.

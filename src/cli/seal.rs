@@ -1,21 +1,30 @@
 //! `coffre seal`.
 
-use std::path::PathBuf;
+mod dry_run;
+mod select;
+
+use std::{collections::BTreeMap, ffi::OsString, io::IsTerminal, path::PathBuf};
 
 use crate::{
     cli::{Opened, Run, exit, keys, output},
-    error::Result,
+    error::{Error, Result},
+    event::{Event, Sink},
     format::name_from,
-    ops::seal::{self, Context, Options, Report},
-    sys,
+    ops::seal::{self, Context, Options, Report, Stream},
+    sys::{self, Piped},
     vault::SealerKeys,
 };
 
 /// Add a snapshot.
+///
+/// Takes each path with all that is below it. A source that is a link, or that is reached through one, is sealed where it
+/// really is, and the link is kept too. What was named is taken even if a pattern fits it. The vault, this host's state of it,
+/// mounted vaults, and what the kernel makes up (/proc, /sys) are never sealed.
 #[derive(clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Args {
     /// What to seal: directories or files
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present_any = ["files_from", "list_preset", "stdin_name"], value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Tag the snapshot (repeatable)
     #[arg(long, value_name = "TAG")]
@@ -23,34 +32,114 @@ pub struct Args {
     /// Name of the host in the snapshot (default: this host's name)
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
-    /// Leave out what this pattern fits, by the rules of gitignore: a name at any depth, or an absolute path (repeatable)
-    #[arg(long, value_name = "GLOB")]
-    exclude: Vec<String>,
     /// zstd level: higher is smaller and slower
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(i32).range(1..=19))]
     level: i32,
+    /// Keep this fact with the snapshot (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    set_label: Vec<(String, String)>,
+    /// List what would be taken and the totals; with -v also what would be left out, and by which rule. Stores nothing
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+    /// Seal standard input as a file of this name, or absolute path, in place of files
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "files_from", "dry_run"])]
+    stdin_name: Option<OsString>,
+    /// Seal what this shell command prints, as --stdin-name says; if the command fails, so does the seal
+    #[arg(long, value_name = "CMD", requires = "stdin_name", conflicts_with_all = ["paths", "files_from", "dry_run"])]
+    from_command: Option<String>,
+    #[command(flatten)]
+    select: select::Select,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  coffre seal /etc /home/u/studio                       two trees in one snapshot
+  coffre seal / -x --preset server                      a machine's root file system, and no other one
+  coffre seal ~/work --preset dev --exclude '*.iso' --exclude '!keep.iso'
+  coffre seal ~/work --ignore-file .gitignore --exclude-caches
+  coffre seal ~/work --dry-run -v | grep '^-'           what is left out, and by which rule
+  find . -name '*.sql' -print0 | coffre seal --files-from - --null
+  coffre seal --stdin-name shop.sql --from-command 'pg_dump shop'
+  coffre seal /srv/app --set-label release=1.4.2
+
+Patterns are gitignore lines. Where several fit, the strongest origin decides, and in it the last line: --exclude, then ignore
+files from the deepest directory up, then --exclude-file, then --preset. OPERATIONS.md has the whole story.";
+
+/// Longest key and value of a label, in bytes, and most labels: they are in every listing of snapshots.
+const LABEL_KEY_LEN_MAX: usize = 64;
+const LABEL_VALUE_LEN_MAX: usize = 1024;
+const LABELS_MAX: usize = 64;
+
+fn parse_label(text: &str) -> std::result::Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("KEY=VALUE is wanted, such as release=1.4.2")?;
+    if key.is_empty() || key.len() > LABEL_KEY_LEN_MAX || key.contains(char::is_whitespace) {
+        return Err(format!("the key must have 1 to {LABEL_KEY_LEN_MAX} bytes and no spaces"));
+    }
+    if value.len() > LABEL_VALUE_LEN_MAX {
+        return Err(format!("the value must have at most {LABEL_VALUE_LEN_MAX} bytes"));
+    }
+    match text.contains(char::is_control) {
+        true => Err("control characters are not allowed".to_owned()),
+        false => Ok((key.to_owned(), value.to_owned())),
+    }
+}
+
+fn labels(args: &Args) -> Result<BTreeMap<String, String>> {
+    let labels: BTreeMap<String, String> = args.set_label.iter().cloned().collect();
+    match labels.len() {
+        n if n < args.set_label.len() => Err(Error::usage("--set-label gives one key two values").hint("name each key once")),
+        n if n > LABELS_MAX => Err(Error::usage(format!("more than {LABELS_MAX} labels")).hint("put several facts into one value")),
+        _ => Ok(labels),
+    }
 }
 
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
+    if let Some(preset) = args.select.list_preset {
+        run.screen.plain(&preset.text())?;
+        return Ok(0);
+    }
+    let labels = labels(args)?;
     let opened = run.globals.open()?;
-    let sealer = sealer_keys(run, &opened)?;
-    let context = context(run, &opened, &sealer);
     let options = Options {
         paths: args.paths.clone(),
-        exclude: args.exclude.clone(),
+        listed: args.select.listed()?,
+        rules: args.select.rules(),
         never: vec![opened.path.clone()],
         host: args.host.clone().unwrap_or_else(sys::host_name),
         tags: args.tag.clone(),
+        labels,
         level: args.level,
         bytes_per_sec: None,
         workers: sys::available_cores(),
     };
-    let report = seal::run(&context, &options)?;
+    if args.dry_run {
+        return dry_run::run(run, &opened, &options);
+    }
+    let sealer = sealer_keys(run, &opened)?;
+    let context = context(run, &opened, &sealer);
+    let report = match &args.stdin_name {
+        None => seal::run(&context, &options)?,
+        Some(name) => seal::run_stream(&context, &options, &Stream::new(name, || piped(run, args))?)?,
+    };
     if run.globals.json || !run.globals.quiet {
         run.screen.data(&report, || text(&report, run.globals.verbose))?;
     }
     Ok(if report.unreadable.is_empty() { 0 } else { exit::INCOMPLETE })
+}
+
+/// The content that is sealed in place of files.
+fn piped(run: &Run, args: &Args) -> Result<Piped> {
+    if let Some(command) = &args.from_command {
+        let screen = run.screen.clone();
+        return Piped::command(command, move |line| screen.send(Event::Said(line)));
+    }
+    match std::io::stdin().is_terminal() {
+        true => Err(Error::usage("the content is to come from standard input, and that is a terminal").hint(
+            "pipe it: pg_dump shop | coffre seal --stdin-name shop.sql; or let Coffre watch over it with --from-command 'pg_dump shop'",
+        )),
+        false => Piped::stdin(),
+    }
 }
 
 /// What sealing works with.
@@ -101,6 +190,12 @@ fn text(r: &Report, verbose: u8) -> String {
     }
     if s.sockets_skipped > 0 {
         text.push_str(&format!("  {} sockets left out\n", output::count(s.sockets_skipped)));
+    }
+    if r.left_out > 0 {
+        text.push_str(&format!("  left out {} by rules\n", output::count(r.left_out)));
+    }
+    if !r.labels.is_empty() {
+        text.push_str(&format!("  {}\n", output::labels(&r.labels)));
     }
     text.push_str(&format!("  {:.1} s, {} of memory\n", r.seconds, output::bytes(r.peak_memory_bytes)));
     if verbose > 0 {

@@ -77,20 +77,25 @@ fn text(rows: &[Row]) -> String {
     if rows.is_empty() {
         return String::new();
     }
+    let labelled = rows.iter().any(|r| !r.labels.is_empty());
     let cells: Vec<Vec<String>> = rows
         .iter()
         .map(|r| {
             let problems = if r.problems > 0 { format!(" ({} problems)", r.problems) } else { String::new() };
-            vec![
+            let mut cells = vec![
                 r.id[..8].to_owned(),
                 r.time.clone(),
                 r.host.clone(),
                 output::count(r.stats.files),
                 output::bytes(r.stats.logical_bytes),
                 r.tags.join(","),
-                r.paths.join(" ") + &problems,
-            ]
+            ];
+            cells.extend(labelled.then(|| output::labels(&r.labels)));
+            cells.push(r.paths.join(" ") + &problems);
+            cells
         })
         .collect();
-    output::columns(&["ID", "TIME", "HOST", "FILES", "SIZE", "TAGS", "PATHS"], &cells)
+    let heads = ["ID", "TIME", "HOST", "FILES", "SIZE", "TAGS", "LABELS", "PATHS"];
+    let heads: Vec<&str> = heads.into_iter().filter(|head| labelled || *head != "LABELS").collect();
+    output::columns(&heads, &cells)
 }

@@ -48,6 +48,7 @@ impl Chunker {
     }
 
     /// The place behind the first byte of `from..to` at which the hash is below `limit`.
+    #[expect(clippy::needless_range_loop, reason = "four arrays are walked side by side")]
     fn search(&self, data: &[u8], from: usize, to: usize, limit: u64) -> Option<usize> {
         let mut at = from;
         while to - at >= LANES * LANE_LEN {

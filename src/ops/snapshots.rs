@@ -1,5 +1,7 @@
 //! Snapshots: what there is. With an owner's key everything; without, what this host sealed itself.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::{
@@ -41,6 +43,8 @@ pub struct Row {
     pub host: String,
     /// Tags.
     pub tags: Vec<String>,
+    /// Free facts.
+    pub labels: BTreeMap<String, String>,
     /// Paths.
     pub paths: Vec<String>,
     /// Counts.
@@ -111,6 +115,7 @@ pub fn row(s: &Snapshot) -> Row {
         time_ns: i64::try_from(m.time_ns).unwrap_or(i64::MAX),
         host: m.host.clone(),
         tags: m.tags.clone(),
+        labels: m.labels.clone(),
         paths: m.sources.iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect(),
         stats: m.stats,
         problems: m.problems.len(),

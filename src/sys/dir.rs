@@ -55,6 +55,8 @@ pub struct Stat {
     pub mtime_ns: i128,
     /// Change time, ns since 1970.
     pub ctime_ns: i128,
+    /// Whether it has the nodump flag (`chattr +d`); never where the file system knows none.
+    pub nodump: bool,
 }
 
 impl Stat {
@@ -73,6 +75,7 @@ impl Stat {
             allocated: s.stx_blocks * 512,
             mtime_ns: ns(&s.stx_mtime),
             ctime_ns: ns(&s.stx_ctime),
+            nodump: s.stx_attributes.contains(rustix::fs::StatxAttributes::NODUMP),
         }
     }
 

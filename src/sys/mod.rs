@@ -10,6 +10,7 @@ mod file;
 mod lock;
 mod meta;
 mod mounts;
+mod piped;
 mod process;
 mod signal;
 mod source;
@@ -22,6 +23,7 @@ pub use file::{NewFile, create_private_dir, is_unfinished, read_at, replace_dura
 pub use lock::FileLock;
 pub use meta::{Names, SparseMap, Xattrs, map_sparse, xattrs_of_fd, xattrs_of_name};
 pub use mounts::{MountInfo, detach, mount_at, mounts, set_read_ahead, unmount};
+pub use piped::Piped;
 pub use process::{
     available_cores, effective_ids, host_name, is_root, memory_free_share, peak_memory_bytes, raise_file_limit, random, readable_by_others,
     run_for_line,

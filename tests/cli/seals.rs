@@ -38,6 +38,8 @@ fn seal_reports_what_it_did_and_leaves_out_what_it_is_told() {
         "files_read",
         "host",
         "id",
+        "labels",
+        "left_out",
         "paths",
         "peak_memory_bytes",
         "seconds",

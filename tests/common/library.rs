@@ -189,10 +189,12 @@ impl Host {
     pub fn options(&self, paths: &[&Path]) -> seal::Options {
         seal::Options {
             paths: paths.iter().map(|p| p.to_path_buf()).collect(),
-            exclude: Vec::new(),
+            listed: Vec::new(),
+            rules: seal::Rules::default(),
             never: Vec::new(),
             host: "test".to_owned(),
             tags: Vec::new(),
+            labels: Default::default(),
             level: 3,
             bytes_per_sec: None,
             workers: self.workers,

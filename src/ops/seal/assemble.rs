@@ -188,7 +188,7 @@ impl Assembler<'_> {
                 Ok(())
             }
             Step::Leave => self.leave(),
-            Step::Read(name) => self.read(name, items),
+            Step::Read(name, _) => self.read(name, items),
             Step::Ready(entry) => self.add(*entry, None),
             Step::Linked(linked) => {
                 let (task, stat) = *linked;
@@ -206,6 +206,7 @@ impl Assembler<'_> {
                 self.problem(problem);
                 Ok(())
             }
+            Step::LeftOut(_) => Ok(()),
         }
     }
 

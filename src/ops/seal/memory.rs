@@ -14,7 +14,8 @@ const PIECE_LEN_MAX: usize = 64 << 20;
 
 /// The catalog and the chunk ids in it, as they were when the seal began.
 pub struct Memory<'a> {
-    catalog: &'a Catalog,
+    /// `None` remembers nothing and takes nothing in.
+    catalog: Option<&'a Catalog>,
     keys: &'a DomainKeys,
     /// Sorted; 16 bytes a chunk.
     known: &'a [ShortId],
@@ -25,7 +26,12 @@ pub struct Memory<'a> {
 impl<'a> Memory<'a> {
     /// `known` is sorted.
     pub fn new(catalog: &'a Catalog, keys: &'a DomainKeys, known: &'a [ShortId], use_records: bool) -> Self {
-        Self { catalog, keys, known, use_records }
+        Self { catalog: Some(catalog), keys, known, use_records }
+    }
+
+    /// Remembers nothing.
+    pub fn none(keys: &'a DomainKeys) -> Self {
+        Self { catalog: None, keys, known: &[], use_records: false }
     }
 
     /// The catalog's name for the directory at `path`.
@@ -49,21 +55,17 @@ impl<'a> Memory<'a> {
 
     /// The record of a directory, if it counts.
     pub fn dir(&self, name: &[u8; 16]) -> Option<DirRecord> {
-        if !self.use_records {
-            return None;
-        }
-        let record = DirRecord::decode(&self.catalog.dir(name).ok()??)?;
-        (self.catalog.state().committed.contains(&record.seal) && self.knows(&record.node)).then_some(record)
+        let catalog = self.catalog.filter(|_| self.use_records)?;
+        let record = DirRecord::decode(&catalog.dir(name).ok()??)?;
+        (catalog.state().committed.contains(&record.seal) && self.knows(&record.node)).then_some(record)
     }
 
     /// The entries of a directory as they were, directories left out, sorted by name.
     pub fn entries(&self, name: &[u8; 16]) -> Option<Vec<Entry>> {
-        if !self.use_records {
-            return None;
-        }
+        let catalog = self.catalog.filter(|_| self.use_records)?;
         let mut all = Vec::new();
         for piece in 0.. {
-            let Some(bytes) = self.catalog.entries(&piece_name(self.keys, name, piece)).ok()? else { break };
+            let Some(bytes) = catalog.entries(&piece_name(self.keys, name, piece)).ok()? else { break };
             let mut plain = Vec::new();
             pack::decompress(&bytes, PIECE_LEN_MAX, &mut plain, "the catalog").ok()?;
             let Ok(Node::Entries(mut entries)) = Node::decode(&plain) else { return None };
@@ -81,6 +83,7 @@ impl<'a> Memory<'a> {
         thread_local! {
             static SMALL: RefCell<Option<pack::Compressor>> = const { RefCell::new(None) };
         }
+        let Some(catalog) = self.catalog else { return };
         let write = || -> crate::error::Result<()> {
             if let Some(entries) = entries {
                 SMALL.with_borrow_mut(|compressor| {
@@ -91,12 +94,12 @@ impl<'a> Memory<'a> {
                     let mut out = Vec::new();
                     for (n, piece) in entries.chunks(NODE_ENTRIES_MAX).enumerate() {
                         compressor.compress(&Node::encode_entries(piece.iter().copied()), &mut out)?;
-                        self.catalog.put_entries(&piece_name(self.keys, name, n), &out)?;
+                        catalog.put_entries(&piece_name(self.keys, name, n), &out)?;
                     }
                     crate::error::Result::Ok(())
                 })?;
             }
-            self.catalog.put_dir(name, &record.encode())
+            catalog.put_dir(name, &record.encode())
         };
         // A catalog that cannot take a hint is found broken, and made anew, when it is committed or opened next.
         let _ = write();

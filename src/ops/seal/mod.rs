@@ -10,14 +10,16 @@ mod memory;
 mod output;
 mod pipeline;
 mod pool;
+mod preview;
 mod read;
 mod refresh;
 mod skip;
 mod sources;
+mod stream;
 mod throttle;
 mod walk;
 
-use std::{os::unix::ffi::OsStrExt, path::PathBuf};
+use std::{collections::BTreeMap, os::unix::ffi::OsStrExt, path::PathBuf};
 
 use serde::Serialize;
 
@@ -29,21 +31,30 @@ use crate::{
     vault::{CommitFacts, SealerKeys, Snapshot, StateDir, Vault, Writer},
 };
 
+use sources::Sources;
+
+pub use exclude::{LeftOut, Preset, Rule, Rules};
+pub use preview::{Line, Preview, Taken, preview};
 pub use refresh::{Refreshed, rebuild, refresh};
+pub use stream::Stream;
 
 /// What to seal, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The paths.
     pub paths: Vec<PathBuf>,
-    /// Patterns to leave out.
-    pub exclude: Vec<String>,
+    /// More paths, from a list: one that does not exist is a problem and not an error.
+    pub listed: Vec<PathBuf>,
+    /// What to leave out.
+    pub rules: Rules,
     /// Directories that are never taken: the vault itself.
     pub never: Vec<PathBuf>,
     /// Name of the host, for the manifest.
     pub host: String,
     /// Tags.
     pub tags: Vec<String>,
+    /// Free facts.
+    pub labels: BTreeMap<String, String>,
     /// zstd's level, 1 to 19.
     pub level: i32,
     /// Most bytes read from the sources in a second.
@@ -67,6 +78,10 @@ pub struct Report {
     pub paths: Vec<String>,
     /// Tags.
     pub tags: Vec<String>,
+    /// Free facts.
+    pub labels: BTreeMap<String, String>,
+    /// Entries that were left out; what is below them is not counted.
+    pub left_out: u64,
     /// Counts.
     pub stats: Stats,
     /// Files that were read.
@@ -117,8 +132,25 @@ pub struct Context<'a> {
 /// `NotFound` if a path does not exist, `Full` if the store is, `Cancelled`. In every case no snapshot is made, and what
 /// was stored is reused by the next seal.
 pub fn run(context: &Context, options: &Options) -> Result<Report> {
+    let sources = sources::plan(&options.paths, &options.listed)?;
+    let excludes = excludes(options, context.state)?;
+    excludes.check_sources(&sources.all)?;
+    seal(context, options, sources, &excludes, None)
+}
+
+/// Seals one file whose content comes through a pipe; no path, and no rule about paths, counts.
+///
+/// # Errors
+/// Those of [`run`], and `Unavailable` if the command that makes the content fails.
+pub fn run_stream(context: &Context, options: &Options, stream: &Stream) -> Result<Report> {
+    let path = PathBuf::from(std::ffi::OsStr::from_bytes(stream.path()));
+    let sources = Sources { paths: vec![path], ..Sources::default() };
+    let excludes = exclude::Excludes::new(&Rules::default(), &[])?;
+    seal(context, options, sources, &excludes, Some(stream))
+}
+
+fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclude::Excludes, stream: Option<&Stream>) -> Result<Report> {
     let Context { vault, state, sink, clock, .. } = context;
-    let (sources, skeleton) = sources::plan(&options.paths)?;
     state.create()?;
     let _lock = state.lock(|holder| sink.send(Event::Note(format!("waiting for another seal of this host (process {holder})"))))?;
     let began = clock.monotonic();
@@ -133,14 +165,12 @@ pub fn run(context: &Context, options: &Options) -> Result<Report> {
     known.dedup();
     refreshed.catalog.begin()?;
 
-    let mut never = options.never.clone();
-    never.push(state.path().to_owned());
-    let excludes = exclude::Excludes::new(&options.exclude, &never)?;
     let job = pipeline::Job {
         context,
-        excludes: &excludes,
-        skeleton: &skeleton,
-        sources: &sources,
+        excludes,
+        skeleton: &sources.skeleton,
+        stream,
+        sources: &sources.paths,
         writer: &writer,
         catalog: &refreshed.catalog,
         known: &known,
@@ -148,12 +178,13 @@ pub fn run(context: &Context, options: &Options) -> Result<Report> {
         level: options.level,
         bytes_per_sec: options.bytes_per_sec,
         workers: options.workers.max(1),
-        use_records: true,
+        use_records: stream.is_none(),
     };
     let assembled = match pipeline::run(&job) {
         // The catalog promised what it could not give. Its word is not needed: read everything.
-        Err(e) if e.kind() == ErrorKind::Corrupt => {
+        Err(e) if e.kind() == ErrorKind::Corrupt && stream.is_none() => {
             sink.send(Event::Note(format!("{}; reading everything instead", e.chain())));
+            excludes.restart();
             pipeline::run(&pipeline::Job { use_records: false, ..job })?
         }
         other => other?,
@@ -164,11 +195,11 @@ pub fn run(context: &Context, options: &Options) -> Result<Report> {
     stats.duration_ns = u64::try_from((clock.monotonic() - began).as_nanos()).unwrap_or(u64::MAX);
     let committed = writer.commit(CommitFacts {
         time_ns,
-        sources: sources.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect(),
+        sources: sources::named(&sources.paths),
         root: assembled.root,
         stats,
-        labels: Default::default(),
-        problems: assembled.problems,
+        labels: options.labels.clone(),
+        problems: assembled.problems.into_iter().chain(sources.problems).collect(),
         host: options.host.clone(),
         tags: options.tags.clone(),
     })?;
@@ -179,7 +210,14 @@ pub fn run(context: &Context, options: &Options) -> Result<Report> {
     }
     let snapshot = Snapshot { key: committed.key, id: committed.id, manifest: committed.manifest };
     let seconds = (clock.monotonic() - began).as_secs_f64();
-    Ok(report(&snapshot, assembled.files_read, assembled.bytes_read, seconds))
+    Ok(Report { left_out: excludes.left_out(), ..report(&snapshot, assembled.files_read, assembled.bytes_read, seconds) })
+}
+
+/// What is left out: by the options, and in any case.
+fn excludes(options: &Options, state: &StateDir) -> Result<exclude::Excludes> {
+    let mut never = options.never.clone();
+    never.push(state.path().to_owned());
+    exclude::Excludes::new(&options.rules, &never)
 }
 
 fn report(snapshot: &Snapshot, files_read: u64, bytes_read: u64, seconds: f64) -> Report {
@@ -196,6 +234,8 @@ fn report(snapshot: &Snapshot, files_read: u64, bytes_read: u64, seconds: f64) -
         host: m.host.clone(),
         paths: m.sources.iter().map(|p| text(p)).collect(),
         tags: m.tags.clone(),
+        labels: m.labels.clone(),
+        left_out: 0,
         stats: m.stats,
         files_read,
         bytes_read,

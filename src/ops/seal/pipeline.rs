@@ -22,6 +22,7 @@ use crate::{
         pool::Pool,
         read,
         sources::Skeleton,
+        stream::Stream,
         throttle::Throttle,
         walk::{Pending, Walker},
     },
@@ -44,6 +45,8 @@ pub struct Job<'a> {
     pub context: &'a Context<'a>,
     pub excludes: &'a Excludes,
     pub skeleton: &'a Skeleton,
+    /// What is sealed in place of files.
+    pub stream: Option<&'a Stream>,
     pub sources: &'a [PathBuf],
     pub writer: &'a Writer<'a>,
     pub catalog: &'a Catalog,
@@ -79,20 +82,30 @@ pub fn run(job: &Job) -> Result<Assembled> {
         let (frames_in, frames) = bounded(FRAMES_MAX);
         let (full_in, full) = bounded(PACKS_MAX);
 
-        let walker = Walker {
-            excludes: job.excludes,
-            memory: &memory,
-            cancel,
-            sink,
-            now_ns: &now_ns,
-            maker: EntryMaker::new(main_device),
-            groups: groups_in,
-            batches: batches_in,
-            out: Pending::default(),
-            path: Vec::new(),
-            linked: Default::default(),
+        let walk = match job.stream {
+            Some(stream) => {
+                drop(batches_in);
+                let (chunker, key) = (&chunker, &sealer.keys.data);
+                scope.spawn(move || stream.run(&groups_in, chunker, key, clock.now_ns(), cancel))
+            }
+            None => {
+                let walker = Walker {
+                    excludes: job.excludes,
+                    explain: false,
+                    memory: &memory,
+                    cancel,
+                    sink,
+                    now_ns: &now_ns,
+                    maker: EntryMaker::new(main_device),
+                    groups: groups_in,
+                    batches: batches_in,
+                    out: Pending::default(),
+                    path: Vec::new(),
+                    linked: Default::default(),
+                };
+                scope.spawn(move || walker.run(job.skeleton))
+            }
         };
-        let walk = scope.spawn(move || walker.run(job.skeleton));
         let readers: Vec<_> = (0..job.workers)
             .map(|_| {
                 let batches = batches.clone();

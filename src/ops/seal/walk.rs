@@ -13,7 +13,7 @@ use crate::{
     format::{Content, DIR_DEPTH_MAX, Entry, Problem, ProblemKind},
     ops::seal::{
         entry::{EntryMaker, same_as_cached},
-        exclude::Excludes,
+        exclude::{Decided, Excludes, LeftOut, Listed, Scope},
         memory::Memory,
         read::{Batch, Piece, Task},
         skip::{DirRecord, is_settled, listing_hash},
@@ -28,8 +28,8 @@ pub enum Step {
     Enter(Box<EnteredDir>),
     /// The directory that began last ends.
     Leave,
-    /// A file whose content comes from the readers, in this order.
-    Read(Box<[u8]>),
+    /// A file whose content comes from the readers, in this order, and its size when it was listed.
+    Read(Box<[u8]>, u64),
     /// An entry that needs no reading.
     Ready(Box<Entry>),
     /// Another name of an inode that was read before.
@@ -38,6 +38,8 @@ pub enum Step {
     Socket,
     /// An entry that could not be taken.
     Failed(Problem),
+    /// An entry of the directory that began last is left out. Only sent to who asks for it.
+    LeftOut(Box<LeftOut>),
 }
 
 /// A directory as it was found.
@@ -81,6 +83,8 @@ const OPEN_DIRS: usize = 64;
 /// Walks.
 pub struct Walker<'a> {
     pub excludes: &'a Excludes,
+    /// Whether what is left out is told, step by step.
+    pub explain: bool,
     pub memory: &'a Memory<'a>,
     pub cancel: &'a Cancel,
     pub sink: &'a dyn Sink,
@@ -110,12 +114,39 @@ struct Level<'s> {
     dir: Option<Arc<Dir>>,
     stat: Stat,
     listing: std::vec::IntoIter<Found>,
+    /// What was named at or below this directory.
     skeleton: Option<&'s Skeleton>,
+    /// What holds in a source; `None` above the sources, where only what leads to them is looked at.
+    scope: Option<Scope>,
+    /// Directories in this one that are left out themselves, but lead to a source.
+    through: Vec<Box<[u8]>>,
     /// Length of the path of this directory.
     path_len: usize,
     cached: Vec<Entry>,
     /// The listing is unchanged: only directories are looked into.
     dirs_only: bool,
+}
+
+/// A directory to descend into.
+struct Below<'s> {
+    dir: Arc<Dir>,
+    name: Box<[u8]>,
+    stat: Stat,
+    skeleton: Option<&'s Skeleton>,
+    scope: Option<Scope>,
+}
+
+impl<'s> Level<'s> {
+    /// What holds in the directory `name` of this one.
+    fn below(&self, dir: Arc<Dir>, name: Box<[u8]>, stat: Stat) -> Below<'s> {
+        let skeleton = self.skeleton.and_then(|skeleton| skeleton.children.get(&name));
+        let scope = match skeleton {
+            Some(named) if named.is_source => Some(Excludes::source(self.scope.as_ref(), &stat)),
+            _ if self.through.contains(&name) => None,
+            _ => self.scope.clone(),
+        };
+        Below { dir, name, stat, skeleton, scope }
+    }
 }
 
 impl Walker<'_> {
@@ -124,8 +155,9 @@ impl Walker<'_> {
         let root = Dir::open(std::path::Path::new("/")).map_err(|e| Error::io("cannot open /", e.into()))?;
         let stat = root.stat().map_err(|e| Error::io("cannot look at /", e.into()))?;
         let mut levels = Vec::new();
-        let level = self.enter(Arc::new(root), Box::default(), stat, Some(skeleton).filter(|s| !s.is_source))?;
-        levels.extend(level);
+        let scope = skeleton.is_source.then(|| Excludes::source(None, &stat));
+        let level = self.enter(Below { dir: Arc::new(root), name: Box::default(), stat, skeleton: Some(skeleton), scope })?;
+        levels.push(level);
         while let Some(level) = levels.last_mut() {
             self.path.truncate(level.path_len);
             let Some(found) = level.listing.next() else {
@@ -140,17 +172,16 @@ impl Walker<'_> {
             };
             self.path.push(b'/');
             self.path.extend_from_slice(&found.name);
-            if let Some((dir, name, stat, skeleton)) = self.entry(level, found)? {
+            if let Some(below) = self.entry(level, found)? {
                 if levels.len() >= DIR_DEPTH_MAX {
                     self.failed("directories are nested more than 4096 deep; what is below is left out".to_owned())?;
                     continue;
                 }
-                if let Some(level) = self.enter(dir, name, stat, skeleton)? {
-                    levels.push(level);
-                    let deep = levels.len().checked_sub(OPEN_DIRS);
-                    if let Some(far) = deep {
-                        levels[far].dir = None;
-                    }
+                let level = self.enter(below)?;
+                levels.push(level);
+                let deep = levels.len().checked_sub(OPEN_DIRS);
+                if let Some(far) = deep {
+                    levels[far].dir = None;
                 }
             }
         }
@@ -158,33 +189,35 @@ impl Walker<'_> {
     }
 
     /// Begins a directory: lists it, and decides whether it changed.
-    fn enter<'s>(&mut self, dir: Arc<Dir>, name: Box<[u8]>, stat: Stat, skeleton: Option<&'s Skeleton>) -> Result<Option<Level<'s>>> {
+    fn enter<'s>(&mut self, below: Below<'s>) -> Result<Level<'s>> {
+        let Below { dir, name, stat, skeleton, scope } = below;
         self.cancel.check()?;
         let listed_ns = (self.now_ns)();
-        let listed = match skeleton {
+        let mut left_out = Vec::new();
+        let listed = match (&scope, skeleton) {
+            (Some(scope), _) => {
+                let mut told = |out| left_out.push(out);
+                let told = self.explain.then_some(&mut told as &mut dyn FnMut(LeftOut));
+                self.excludes.list(scope, &stat, &Listed { dir: &dir, path: &self.path, named: skeleton }, told)
+            }
             // Above the sources only what leads to them is looked at.
-            Some(skeleton) => Ok(skeleton.children.keys().map(|name| Found { name: name.clone(), stat: dir.stat_of(name) }).collect()),
-            None => dir.list(),
-        };
-        let mut listing = match listed {
-            Ok(listing) => listing,
-            Err(e) => {
-                self.failed(format!("cannot list: {}", std::io::Error::from(e)))?;
-                Vec::new()
+            (None, named) => {
+                let names = named.iter().flat_map(|skeleton| skeleton.children.keys());
+                Ok((names.map(|name| Found { name: name.clone(), stat: dir.stat_of(name) }).collect(), Decided::default()))
             }
         };
-        if skeleton.is_none() {
-            let len = self.path.len();
-            listing.retain(|found| {
-                let Ok(stat) = &found.stat else { return true };
-                self.path.push(b'/');
-                self.path.extend_from_slice(&found.name);
-                let keep = !self.excludes.excludes(&self.path, stat);
-                self.path.truncate(len);
-                keep
-            });
+        let (listing, decided) = match listed {
+            Ok(listed) => listed,
+            Err(e) => {
+                self.failed(format!("cannot list: {e}"))?;
+                Default::default()
+            }
+        };
+        for warning in decided.warnings {
+            self.sink.send(Event::Warning(warning));
         }
-        let record_name = skeleton.is_none().then(|| self.memory.name(&self.path));
+        let scope = scope.map(|_| decided.scope);
+        let record_name = scope.is_some().then(|| self.memory.name(&self.path));
         let listing_now = listing_hash(&stat, &listing, listed_ns);
         let known = record_name.and_then(|name| self.memory.dir(&name));
         let unchanged = known.filter(|record| record.listing == listing_now && listing_now != [0; 32]);
@@ -208,12 +241,15 @@ impl Walker<'_> {
             listed_ns,
             path: self.path.clone(),
         })))?;
-        Ok(Some(Level { dir: Some(dir), stat, listing: listing.into_iter(), skeleton, path_len: self.path.len(), cached, dirs_only }))
+        for out in left_out {
+            self.step(Step::LeftOut(Box::new(out)))?;
+        }
+        let (listing, through, path_len) = (listing.into_iter(), decided.through, self.path.len());
+        Ok(Level { dir: Some(dir), stat, listing, skeleton, scope, through, path_len, cached, dirs_only })
     }
 
     /// Handles one entry; returns what to descend into if it is a directory.
-    #[expect(clippy::type_complexity, reason = "handed to `enter` at once")]
-    fn entry<'s>(&mut self, level: &Level<'s>, found: Found) -> Result<Option<(Arc<Dir>, Box<[u8]>, Stat, Option<&'s Skeleton>)>> {
+    fn entry<'s>(&mut self, level: &Level<'s>, found: Found) -> Result<Option<Below<'s>>> {
         let dir = level.dir.as_ref().expect("the directory in work is open");
         let stat = match found.stat {
             Ok(stat) => stat,
@@ -227,14 +263,11 @@ impl Walker<'_> {
             return Ok(None);
         }
         match kind {
-            FileType::Dir => {
-                let skeleton = level.skeleton.and_then(|s| s.children.get(&found.name)).filter(|s| !s.is_source);
-                match dir.child(&found.name).and_then(|child| child.stat().map(|stat| (child, stat))) {
-                    Ok((child, stat)) => return Ok(Some((Arc::new(child), found.name, stat, skeleton))),
-                    Err(rustix::io::Errno::NOENT) => (),
-                    Err(e) => self.failed(format!("cannot open: {}", std::io::Error::from(e)))?,
-                }
-            }
+            FileType::Dir => match dir.child(&found.name).and_then(|child| child.stat().map(|stat| (child, stat))) {
+                Ok((child, stat)) => return Ok(Some(level.below(Arc::new(child), found.name, stat))),
+                Err(rustix::io::Errno::NOENT) => (),
+                Err(e) => self.failed(format!("cannot open: {}", std::io::Error::from(e)))?,
+            },
             FileType::Socket => self.step(Step::Socket)?,
             FileType::File => self.file(level, dir.clone(), found.name, stat)?,
             FileType::Symlink | FileType::Device | FileType::Fifo => {
@@ -268,7 +301,7 @@ impl Walker<'_> {
         }
         self.out.bytes += stat.size.min(stat.allocated.max(4096));
         self.out.tasks.push(Task { dir, name: name.clone() });
-        self.step(Step::Read(name))
+        self.step(Step::Read(name, stat.size))
     }
 
     /// Opens the directory above `left` again, and makes sure that it is the same one.
