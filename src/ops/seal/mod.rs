@@ -3,9 +3,11 @@
 //! walk → read, cut, hash → assemble (dedup, frames, trees) → compress, encrypt → store → commit. The threads and their
 //! queues are in `pipeline`; the order of writes is `vault::write`'s.
 
+mod ahead;
 mod assemble;
 mod entry;
 mod exclude;
+mod look;
 mod memory;
 mod output;
 mod pipeline;

@@ -14,9 +14,11 @@ use crate::{
     format::Chunker,
     ops::seal::{
         Context,
+        ahead::Ahead,
         assemble::{Assembled, Assembler, State},
         entry::EntryMaker,
         exclude::Excludes,
+        look::Looker,
         memory::Memory,
         output::OpenPacks,
         pool::Pool,
@@ -36,6 +38,8 @@ const BATCHES_MAX: usize = 4;
 const GROUPS_MAX: usize = 8;
 /// Frames that wait for a compressor: mostly 128 KiB each.
 const FRAMES_MAX: usize = 16;
+/// Threads that look at directories, the walker among them; more than four found little to do.
+const LOOKERS_MAX: usize = 4;
 /// Packs that wait to be synced and named; their bytes are with the store already.
 const PACKS_MAX: usize = 2;
 
@@ -75,6 +79,8 @@ pub fn run(job: &Job) -> Result<Assembled> {
     let throttle = job.bytes_per_sec.map(|limit| Throttle::new(clock, limit));
     let reading = read::Shared { chunker: &chunker, key: &sealer.keys.data, cancel, pool: &piece_pool, throttle: throttle.as_ref() };
     let now_ns = || clock.now_ns();
+    let looker = Looker { excludes: job.excludes, explain: false, memory: &memory, now_ns: &now_ns };
+    let ahead = Ahead::default();
 
     thread::scope(|scope| {
         let (batches_in, batches) = bounded(BATCHES_MAX);
@@ -89,13 +95,14 @@ pub fn run(job: &Job) -> Result<Assembled> {
                 scope.spawn(move || stream.run(&groups_in, chunker, key, clock.now_ns(), cancel))
             }
             None => {
+                for _ in 1..job.workers.min(LOOKERS_MAX) {
+                    scope.spawn(|| ahead.run(&looker));
+                }
                 let walker = Walker {
-                    excludes: job.excludes,
-                    explain: false,
-                    memory: &memory,
+                    looker,
+                    ahead: &ahead,
                     cancel,
                     sink,
-                    now_ns: &now_ns,
                     maker: EntryMaker::new(main_device),
                     groups: groups_in,
                     batches: batches_in,

@@ -13,8 +13,10 @@ use crate::{
     format::{Content, DomainKeys, Key32, Problem},
     ops::seal::{
         LeftOut, Options,
+        ahead::Ahead,
         entry::EntryMaker,
         excludes,
+        look::Looker,
         memory::Memory,
         sources::{self, Sources},
         walk::{Pending, Step, Walker},
@@ -96,16 +98,16 @@ pub fn preview(
     let memory = Memory::none(&keys);
     let now_ns = || clock.now_ns();
     let mut teller = Teller { each, path: Vec::new(), ends: Vec::new(), totals: Preview::default() };
+    let ahead = Ahead::default();
     thread::scope(|scope| {
         let (batches_in, batches) = bounded(GROUPS_MAX);
         let (groups_in, groups) = bounded(GROUPS_MAX);
+        let looker = Looker { excludes: &excludes, explain: true, memory: &memory, now_ns: &now_ns };
         let walker = Walker {
-            excludes: &excludes,
-            explain: true,
-            memory: &memory,
+            looker,
+            ahead: &ahead,
             cancel,
             sink,
-            now_ns: &now_ns,
             maker: EntryMaker::new(0),
             groups: groups_in,
             batches: batches_in,

@@ -12,14 +12,15 @@ use crate::{
     event::{Event, Sink},
     format::{Content, DIR_DEPTH_MAX, Entry, Problem, ProblemKind},
     ops::seal::{
+        ahead::{Ahead, Visits},
         entry::{EntryMaker, same_as_cached},
-        exclude::{Decided, Excludes, LeftOut, Listed, Scope},
-        memory::Memory,
+        exclude::LeftOut,
+        look::{Below, Looked, Looker},
         read::{Batch, Piece, Task},
-        skip::{DirRecord, is_settled, listing_hash},
+        skip::{DirRecord, is_settled},
         sources::Skeleton,
     },
-    sys::{Cancel, Dir, FileType, Found, Stat, xattrs_of_fd, xattrs_of_name},
+    sys::{Cancel, Dir, FileType, Stat, xattrs_of_name},
 };
 
 /// Something the walk met, in path order.
@@ -81,14 +82,12 @@ pub const GROUP_PIECES: usize = 2;
 const OPEN_DIRS: usize = 64;
 
 /// Walks.
-pub struct Walker<'a> {
-    pub excludes: &'a Excludes,
-    /// Whether what is left out is told, step by step.
-    pub explain: bool,
-    pub memory: &'a Memory<'a>,
+pub struct Walker<'a, 's> {
+    pub looker: Looker<'a>,
+    /// Who looks at directories before this walk comes to them.
+    pub ahead: &'a Ahead<'s>,
     pub cancel: &'a Cancel,
     pub sink: &'a dyn Sink,
-    pub now_ns: &'a (dyn Fn() -> i128 + Sync),
     pub maker: EntryMaker,
     pub groups: Sender<Group>,
     pub batches: Sender<Batch>,
@@ -111,168 +110,114 @@ pub struct Pending {
 
 /// A directory on the way down.
 struct Level<'s> {
-    dir: Option<Arc<Dir>>,
-    stat: Stat,
-    listing: std::vec::IntoIter<Found>,
-    /// What was named at or below this directory.
-    skeleton: Option<&'s Skeleton>,
-    /// What holds in a source; `None` above the sources, where only what leads to them is looked at.
-    scope: Option<Scope>,
-    /// Directories in this one that are left out themselves, but lead to a source.
-    through: Vec<Box<[u8]>>,
-    /// Length of the path of this directory.
-    path_len: usize,
-    cached: Vec<Entry>,
-    /// The listing is unchanged: only directories are looked into.
-    dirs_only: bool,
+    looked: Looked<'s>,
+    visits: Visits<'s>,
+    /// Which entry comes next.
+    next: usize,
 }
 
-/// A directory to descend into.
-struct Below<'s> {
-    dir: Arc<Dir>,
-    name: Box<[u8]>,
-    stat: Stat,
-    skeleton: Option<&'s Skeleton>,
-    scope: Option<Scope>,
-}
-
-impl<'s> Level<'s> {
-    /// What holds in the directory `name` of this one.
-    fn below(&self, dir: Arc<Dir>, name: Box<[u8]>, stat: Stat) -> Below<'s> {
-        let skeleton = self.skeleton.and_then(|skeleton| skeleton.children.get(&name));
-        let scope = match skeleton {
-            Some(named) if named.is_source => Some(Excludes::source(self.scope.as_ref(), &stat)),
-            _ if self.through.contains(&name) => None,
-            _ => self.scope.clone(),
-        };
-        Below { dir, name, stat, skeleton, scope }
-    }
-}
-
-impl Walker<'_> {
+impl<'s> Walker<'_, 's> {
     /// Walks everything below `skeleton`, which is the root directory.
-    pub fn run(mut self, skeleton: &Skeleton) -> Result<()> {
+    pub fn run(mut self, skeleton: &'s Skeleton) -> Result<()> {
+        let done = self.walk(skeleton);
+        self.ahead.close();
+        done
+    }
+
+    fn walk(&mut self, skeleton: &'s Skeleton) -> Result<()> {
         let root = Dir::open(std::path::Path::new("/")).map_err(|e| Error::io("cannot open /", e.into()))?;
         let stat = root.stat().map_err(|e| Error::io("cannot look at /", e.into()))?;
-        let mut levels = Vec::new();
-        let scope = skeleton.is_source.then(|| Excludes::source(None, &stat));
-        let level = self.enter(Below { dir: Arc::new(root), name: Box::default(), stat, skeleton: Some(skeleton), scope })?;
-        levels.push(level);
+        let root = Arc::new(root);
+        let (parent, is_source) = (root.clone(), skeleton.is_source);
+        let below = Below { parent, name: Box::default(), path: Vec::new(), skeleton: Some(skeleton), is_source, scope: None };
+        let looked = self.looker.look(root, stat, below);
+        let mut levels = vec![self.enter(looked, Visits::default())?];
         while let Some(level) = levels.last_mut() {
-            self.path.truncate(level.path_len);
-            let Some(found) = level.listing.next() else {
+            self.path.truncate(level.looked.path.len());
+            let Some(at) = level.looked.listing.get(level.next) else {
                 let left = levels.pop().expect("there is a last level");
                 self.step(Step::Leave)?;
                 if let Some(above) = levels.last_mut()
-                    && above.dir.is_none()
+                    && above.looked.dir.is_none()
                 {
-                    above.dir = Some(self.reopen(&left, above)?);
+                    above.looked.dir = Some(self.reopen(&left, above)?);
                 }
                 continue;
             };
+            level.next += 1;
             self.path.push(b'/');
-            self.path.extend_from_slice(&found.name);
-            if let Some(below) = self.entry(level, found)? {
+            self.path.extend_from_slice(&at.name);
+            if let Some((looked, visits)) = self.entry(level)? {
                 if levels.len() >= DIR_DEPTH_MAX {
                     self.failed("directories are nested more than 4096 deep; what is below is left out".to_owned())?;
                     continue;
                 }
-                let level = self.enter(below)?;
-                levels.push(level);
+                levels.push(self.enter(looked, visits)?);
                 let deep = levels.len().checked_sub(OPEN_DIRS);
                 if let Some(far) = deep {
-                    levels[far].dir = None;
+                    self.ahead.withdraw(&mut levels[far].visits, &self.looker);
+                    levels[far].looked.dir = None;
                 }
             }
         }
         self.flush()
     }
 
-    /// Begins a directory: lists it, and decides whether it changed.
-    fn enter<'s>(&mut self, below: Below<'s>) -> Result<Level<'s>> {
-        let Below { dir, name, stat, skeleton, scope } = below;
+    /// Begins a directory.
+    fn enter(&mut self, mut looked: Looked<'s>, mut visits: Visits<'s>) -> Result<Level<'s>> {
         self.cancel.check()?;
-        let listed_ns = (self.now_ns)();
-        let mut left_out = Vec::new();
-        let listed = match (&scope, skeleton) {
-            (Some(scope), _) => {
-                let mut told = |out| left_out.push(out);
-                let told = self.explain.then_some(&mut told as &mut dyn FnMut(LeftOut));
-                self.excludes.list(scope, &stat, &Listed { dir: &dir, path: &self.path, named: skeleton }, told)
-            }
-            // Above the sources only what leads to them is looked at.
-            (None, named) => {
-                let names = named.iter().flat_map(|skeleton| skeleton.children.keys());
-                Ok((names.map(|name| Found { name: name.clone(), stat: dir.stat_of(name) }).collect(), Decided::default()))
-            }
-        };
-        let (listing, decided) = match listed {
-            Ok(listed) => listed,
-            Err(e) => {
-                self.failed(format!("cannot list: {e}"))?;
-                Default::default()
-            }
-        };
-        for warning in decided.warnings {
+        for warning in looked.warnings.drain(..) {
             self.sink.send(Event::Warning(warning));
         }
-        let scope = scope.map(|_| decided.scope);
-        let record_name = scope.is_some().then(|| self.memory.name(&self.path));
-        let listing_now = listing_hash(&stat, &listing, listed_ns);
-        let known = record_name.and_then(|name| self.memory.dir(&name));
-        let unchanged = known.filter(|record| record.listing == listing_now && listing_now != [0; 32]);
-        let cached = match (&unchanged, record_name) {
-            (None, Some(name)) => self.memory.entries(&name).unwrap_or_default(),
-            _ => Vec::new(),
-        };
-        let dirs_only = unchanged.is_some();
-        let xattrs = match &unchanged {
-            Some(_) => Vec::new(), // They are in the node, and the directory's ctime says that they are the same.
-            None => self.or_problem(xattrs_of_fd(&*dir), "cannot read the extended attributes")?.unwrap_or_default(),
-        };
+        for problem in std::mem::take(&mut looked.problems) {
+            self.failed(problem)?;
+        }
         self.out.dirs += 1;
         self.step(Step::Enter(Box::new(EnteredDir {
-            name,
-            stat,
-            xattrs,
-            record_name,
-            listing: listing_now,
-            unchanged,
-            listed_ns,
-            path: self.path.clone(),
+            name: looked.name.clone(),
+            stat: looked.stat,
+            xattrs: std::mem::take(&mut looked.xattrs),
+            record_name: looked.record_name,
+            listing: looked.listing_hash,
+            unchanged: looked.unchanged.take(),
+            listed_ns: looked.listed_ns,
+            path: looked.path.clone(),
         })))?;
-        for out in left_out {
+        for _ in 0..looked.sockets {
+            self.step(Step::Socket)?;
+        }
+        for out in std::mem::take(&mut looked.left_out) {
             self.step(Step::LeftOut(Box::new(out)))?;
         }
-        let (listing, through, path_len) = (listing.into_iter(), decided.through, self.path.len());
-        Ok(Level { dir: Some(dir), stat, listing, skeleton, scope, through, path_len, cached, dirs_only })
+        self.ahead.announce(&looked, &mut visits);
+        Ok(Level { looked, visits, next: 0 })
     }
 
-    /// Handles one entry; returns what to descend into if it is a directory.
-    fn entry<'s>(&mut self, level: &Level<'s>, found: Found) -> Result<Option<Below<'s>>> {
-        let dir = level.dir.as_ref().expect("the directory in work is open");
+    /// Handles the entry that comes next; returns what to descend into if it is a directory.
+    fn entry(&mut self, level: &mut Level<'s>) -> Result<Option<(Looked<'s>, Visits<'s>)>> {
+        let found = &mut level.looked.listing[level.next - 1];
         let stat = match found.stat {
             Ok(stat) => stat,
             Err(e) => return self.failed(format!("cannot look at it: {}", std::io::Error::from(e))).map(|()| None),
         };
         let kind = stat.file_type();
-        if level.dirs_only && kind != FileType::Dir {
-            if kind == FileType::Socket {
-                self.step(Step::Socket)?;
-            }
-            return Ok(None);
-        }
+        let name = std::mem::take(&mut found.name);
+        let dir = level.looked.dir.as_ref().expect("the directory in work is open");
         match kind {
-            FileType::Dir => match dir.child(&found.name).and_then(|child| child.stat().map(|stat| (child, stat))) {
-                Ok((child, stat)) => return Ok(Some(level.below(Arc::new(child), found.name, stat))),
-                Err(rustix::io::Errno::NOENT) => (),
-                Err(e) => self.failed(format!("cannot open: {}", std::io::Error::from(e)))?,
-            },
+            FileType::Dir => {
+                let visited = self.ahead.visit(&mut level.visits, level.next - 1, &self.looker, || level.looked.below(&name));
+                self.ahead.announce(&level.looked, &mut level.visits);
+                match visited {
+                    Ok(visited) => return Ok(Some(visited)),
+                    Err(rustix::io::Errno::NOENT) => (),
+                    Err(e) => self.failed(format!("cannot open: {}", std::io::Error::from(e)))?,
+                }
+            }
             FileType::Socket => self.step(Step::Socket)?,
-            FileType::File => self.file(level, dir.clone(), found.name, stat)?,
+            FileType::File => self.file(&level.looked, dir.clone(), name, stat)?,
             FileType::Symlink | FileType::Device | FileType::Fifo => {
                 let content = match kind {
-                    FileType::Symlink => match dir.read_link(&found.name) {
+                    FileType::Symlink => match dir.read_link(&name) {
                         Ok(target) => Content::Symlink(target.into()),
                         Err(rustix::io::Errno::NOENT) => return Ok(None),
                         Err(e) => return self.failed(format!("cannot read the link: {}", std::io::Error::from(e))).map(|()| None),
@@ -280,18 +225,19 @@ impl Walker<'_> {
                     FileType::Device => Content::Device { major: (stat.rdev >> 32) as u32, minor: stat.rdev as u32 },
                     _ => Content::Fifo,
                 };
-                let xattrs = self.or_problem(xattrs_of_name(dir, &found.name), "cannot read the extended attributes")?.unwrap_or_default();
-                let entry = self.maker.entry(found.name, &stat, xattrs, content);
+                let xattrs = self.or_problem(xattrs_of_name(dir, &name), "cannot read the extended attributes")?.unwrap_or_default();
+                let entry = self.maker.entry(name, &stat, xattrs, content);
                 self.step(Step::Ready(Box::new(entry)))?;
             }
         }
         Ok(None)
     }
 
-    fn file(&mut self, level: &Level, dir: Arc<Dir>, name: Box<[u8]>, stat: Stat) -> Result<()> {
-        if let Ok(at) = level.cached.binary_search_by(|e| e.name.cmp(&name)) {
-            let entry = &level.cached[at];
-            if same_as_cached(entry, &stat) && self.memory.holds(entry) && is_settled(&stat, (self.now_ns)()) {
+    fn file(&mut self, looked: &Looked, dir: Arc<Dir>, name: Box<[u8]>, stat: Stat) -> Result<()> {
+        let cached = looked.cached.as_deref().unwrap_or_default();
+        if let Ok(at) = cached.binary_search_by(|e| e.name.cmp(&name)) {
+            let entry = &cached[at];
+            if same_as_cached(entry, &stat) && self.looker.memory.holds(entry) && is_settled(&stat, (self.looker.now_ns)()) {
                 return self.step(Step::Ready(Box::new(entry.clone())));
             }
         }
@@ -306,14 +252,13 @@ impl Walker<'_> {
 
     /// Opens the directory above `left` again, and makes sure that it is the same one.
     fn reopen(&mut self, left: &Level, above: &Level) -> Result<Arc<Dir>> {
-        let below = left.dir.as_ref().expect("the directory in work is open");
-        let again = below.parent().and_then(|dir| dir.stat().map(|stat| (dir, stat)));
+        let again = left.looked.dir.as_ref().map(|below| below.parent().and_then(|dir| dir.stat().map(|stat| (dir, stat))));
         match again {
-            Ok((dir, stat)) if (stat.device, stat.inode) == (above.stat.device, above.stat.inode) => Ok(Arc::new(dir)),
+            Some(Ok((dir, stat))) if (stat.device, stat.inode) == (above.looked.stat.device, above.looked.stat.inode) => Ok(Arc::new(dir)),
             // Moved while we were below: walk down to it again by name.
             _ => {
                 let mut dir = Dir::open(std::path::Path::new("/")).map_err(|e| Error::io("cannot open /", e.into()))?;
-                for part in self.path[..above.path_len].split(|b| *b == b'/').filter(|p| !p.is_empty()) {
+                for part in above.looked.path.split(|b| *b == b'/').filter(|p| !p.is_empty()) {
                     dir = dir.child(part).map_err(|e| {
                         Error::io(format!("{} moved away while it was sealed", String::from_utf8_lossy(&self.path)), e.into())
                             .hint("run the seal again")
