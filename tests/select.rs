@@ -188,6 +188,12 @@ fn each_exclusion_names_its_rule_and_the_nearest_rule_decides() {
             format!("{at}/sub/z.tmp: {at}/.ig:1: z.*"),
         ]
     );
+    // Ignore files above a source do not count, those of an outer source do.
+    let sub = root.join("sub");
+    assert_eq!(previewed(&host, &with(&host, &[&sub], rules.clone())).unwrap().1.len(), 2);
+    let ignored =
+        |sources: &[&Path]| taken(&host, &with(&host, sources, Rules { ignore_files: vec![".ig".into()], ..Rules::default() }), &sub);
+    assert_eq!((ignored(&[&sub]), ignored(&[&root, &sub])), (words(".ig x.tmp y.tmp z.tmp"), words(".ig x.tmp y.tmp")));
     // The command line is stronger than ignore files, and these than files of patterns.
     assert_eq!(says(Rules { patterns: vec!["y.tmp".into(), "!z.tmp".into()], ..rules })[1], format!("{at}/sub/y.tmp: --exclude y.tmp"));
     for (globs, kind) in [(["a{b"], ErrorKind::Usage), (["[x"], ErrorKind::Usage), (["!"], ErrorKind::Usage)] {
@@ -269,6 +275,8 @@ fn links_lead_to_the_source_and_are_kept_and_a_list_means_what_it_says() {
     let host = Host::memory();
     assert_eq!(taken(&host, &host.options(&[&dir.join("www")]), &dir), words("data data/www data/www/index www"));
     assert_eq!(taken(&host, &host.options(&[&dir.join("current/other")]), &dir), words("current data data/other"));
+    let rules = Rules { patterns: vec![dir.join("www/index").into()], ..Rules::default() };
+    assert_eq!(taken(&host, &with(&host, &[&dir.join("www")], rules), &dir), words("data data/www www"));
     assert_eq!(host.seal(&[&dir.join("dangling")]).unwrap_err().kind(), ErrorKind::NotFound);
 
     let list = |names: &[&str]| Options { listed: names.iter().map(|n| dir.join(n)).collect(), ..host.options(&[]) };

@@ -97,7 +97,7 @@ impl Screen {
 
     /// Passes on what a command said.
     pub fn said(&self, text: &str) {
-        self.write(&format!("{}\n", visible(text)));
+        self.write(&format!("{}\n", visible(&text.replace('\t', "    "))));
     }
 
     /// Says that something is wrong, though the work goes on.

@@ -53,17 +53,18 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  coffre seal /etc /home/u/studio                       two trees in one snapshot
-  coffre seal / -x --preset server                      a machine's root file system, and no other one
+  coffre seal /etc /home/u/studio                  two trees in one snapshot
+  coffre seal / -x --preset server                 a machine's root file system, and no other
   coffre seal ~/work --preset dev --exclude '*.iso' --exclude '!keep.iso'
   coffre seal ~/work --ignore-file .gitignore --exclude-caches
-  coffre seal ~/work --dry-run -v | grep '^-'           what is left out, and by which rule
+  coffre seal ~/work --dry-run -v | grep '^-'      what is left out, and by which rule
   find . -name '*.sql' -print0 | coffre seal --files-from - --null
   coffre seal --stdin-name shop.sql --from-command 'pg_dump shop'
   coffre seal /srv/app --set-label release=1.4.2
 
-Patterns are gitignore lines. Where several fit, the strongest origin decides, and in it the last line: --exclude, then ignore
-files from the deepest directory up, then --exclude-file, then --preset. OPERATIONS.md has the whole story.";
+Patterns are gitignore lines. Where several fit, the strongest origin decides: --exclude,
+then ignore files from the deepest directory up, then --exclude-file, then --preset; and
+in it the last line. OPERATIONS.md has the whole story.";
 
 /// Longest key and value of a label, in bytes, and most labels: they are in every listing of snapshots.
 const LABEL_KEY_LEN_MAX: usize = 64;

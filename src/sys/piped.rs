@@ -147,7 +147,7 @@ impl Piped {
         let said = running.said.lock().expect("nobody panics while holding this");
         Err(match said.is_empty() {
             true => error,
-            false => error.because(said.iter().map(String::as_str).collect::<Vec<_>>().join(" | ")),
+            false => error.because(said.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" | ")),
         })
     }
 }

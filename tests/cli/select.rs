@@ -157,6 +157,13 @@ fn a_mounted_vault_is_never_sealed() {
     for path in [inside.clone(), mounted.latest(&home.source()), inside.join("latest")] {
         home.coffre(["seal"]).args([path]).refused(2).says("a vault is mounted there");
     }
+    // A dead mount does not even tell what it is.
+    let mut mounted = mounted;
+    send(mounted.child(), Signal::KILL);
+    mounted.wait();
+    assert!(fs::metadata(&inside).is_err(), "the mount is dead");
+    let report = home.coffre(["--json", "seal", "source"]).ok().json();
+    assert_eq!((&report["unreadable"], &report["left_out"]), (&json!([]), &json!(2)));
 }
 
 #[test]

@@ -220,7 +220,11 @@ impl Excludes {
         listing.retain(|found| {
             let stat = match &found.stat {
                 Ok(stat) => stat,
-                Err(_) => return !self.guard.is_mount_point(at.path, &found.name),
+                Err(_) if self.guard.is_mount_point(at.path, &found.name) => {
+                    tell(&[at.path, b"/", &found.name].concat(), false, Reason::Mount);
+                    return false;
+                }
+                Err(_) => return true,
             };
             path.truncate(dir_len);
             if with_paths {

@@ -1,6 +1,6 @@
 //! Lists of gitignore patterns: one line becomes one pattern, and the last that fits an entry decides.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ffi::OsStr, os::unix::ffi::OsStrExt, sync::Arc};
 
 use crate::{
     error::{Error, Result},
@@ -134,11 +134,11 @@ impl Patterns {
 
     /// Adds one pattern. One that is empty or impossibly long fits nothing and is left away.
     pub fn add(&mut self, text: &[u8], line: u32, rule: Anchoring) {
-        let anywhere = match rule {
+        let meant = match rule {
             Anchoring::Base => None,
-            Anchoring::Leading => anywhere(text),
+            Anchoring::Leading => anywhere(text).or_else(|| through_links(text)),
         };
-        let mut pattern = Pattern::parse(anywhere.as_deref().unwrap_or(text), line);
+        let mut pattern = Pattern::parse(meant.as_deref().unwrap_or(text), line);
         pattern.text = text.into();
         if pattern.glob.is_empty() || pattern.glob.len() > PATTERN_LEN_MAX {
             return;
@@ -190,7 +190,7 @@ impl Patterns {
 pub enum Anchoring {
     /// The directory of its file, as in git.
     Base,
-    /// Only a leading slash anchors; others fit at any depth. For patterns that stand in no directory.
+    /// Only a leading slash anchors, at the root; others fit at any depth. For patterns that stand in no directory.
     Leading,
 }
 
@@ -203,6 +203,19 @@ fn anywhere(text: &[u8]) -> Option<Vec<u8>> {
     let inner = glob.strip_suffix(b"/").unwrap_or(glob);
     let anchored = !inner.contains(&b'/') || inner.starts_with(b"/") || inner.starts_with(b"**/");
     (!anchored).then(|| [bang, b"**/", glob].concat())
+}
+
+/// The pattern with the real path of the directory that it starts in, if that is reached through links: sources are sealed
+/// where they really are, and people write both in the same way.
+fn through_links(text: &[u8]) -> Option<Vec<u8>> {
+    let glob = text.strip_prefix(b"!").unwrap_or(text);
+    let literal = glob.iter().position(|b| is_special(*b)).unwrap_or(glob.len().saturating_sub(1));
+    let dir_len = glob[..literal].iter().rposition(|b| *b == b'/').filter(|at| *at > 0 && glob[0] == b'/')?;
+    let (dir, rest) = glob.split_at(dir_len);
+    let real = std::fs::canonicalize(OsStr::from_bytes(dir)).ok()?;
+    let real = real.as_os_str().as_bytes();
+    let bang = &text[..text.len() - glob.len()];
+    (real != dir && real != b"/" && !real.iter().any(|b| is_special(*b))).then(|| [bang, real, rest].concat())
 }
 
 /// A line without its trailing spaces, those that are escaped excepted.
@@ -291,6 +304,18 @@ mod tests {
             ("/w/site/node_modules/", ' '),
         ] {
             assert_eq!(says(&patterns, path), says_so, "{path}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap();
+        std::fs::create_dir(real.join("real")).unwrap();
+        std::os::unix::fs::symlink("real", real.join("link")).unwrap();
+        for text in ["link/x", "link/*.y", "!link/z.y", "link"] {
+            let bang = if text.starts_with('!') { "!" } else { "" };
+            let text = format!("{bang}{}/{}", real.display(), text.trim_start_matches('!'));
+            patterns.add(text.as_bytes(), 0, Anchoring::Leading);
+        }
+        for (path, says_so) in [("real/x", '-'), ("real/a.y", '-'), ("real/z.y", '+'), ("link", '-'), ("real", ' ')] {
+            assert_eq!(says(&patterns, real.join(path).to_str().unwrap()), says_so, "{path}");
         }
         for wrong in ["", "!", "/", "a{b", "*.{log,tmp}", "[a", "x\\", "./build", ".."] {
             assert!(Patterns::check_typed(wrong.as_bytes()).is_err(), "{wrong}");

@@ -32,7 +32,7 @@ const DEV: &[(&str, &[&str])] = &[
 /// containers are kept: there is data in them.
 const SERVER: &[(&str, &[&str])] = &[
     ("made up by the kernel", &["/proc/*", "/sys/*", "/dev/*"]),
-    ("of this boot only", &["/run/*", "/var/run/*", "/var/lock/*"]),
+    ("of this boot only", &["/run/*"]),
     ("temporary files", &["/tmp/*", "/var/tmp/*"]),
     ("swap", &["/swapfile", "/swap.img", "/.swapfile", "/swap/*"]),
     ("removable media", &["/media/*"]),
