@@ -6,13 +6,12 @@
 
 use std::{
     collections::VecDeque,
+    io,
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
 };
-
-use rustix::io::Errno;
 
 use crate::{
     ops::seal::look::{Below, Looked, Looker},
@@ -45,7 +44,7 @@ enum VisitState<'s> {
 }
 
 /// What came of a look, and the directories in it that are announced already.
-type Announced<'s> = Result<(Looked<'s>, Visits<'s>), Errno>;
+type Announced<'s> = io::Result<(Looked<'s>, Visits<'s>)>;
 
 /// Directories of one listing, in order, each with its place there.
 #[derive(Default)]

@@ -2,9 +2,7 @@
 //!
 //! Needs no order and nothing that a walk knows, so several threads may look at several directories (`ahead`).
 
-use std::sync::Arc;
-
-use rustix::io::Errno;
+use std::{io, sync::Arc};
 
 use crate::{
     format::Entry,
@@ -84,7 +82,7 @@ impl Looker<'_> {
     ///
     /// # Errors
     /// Why it cannot be opened.
-    pub fn open<'s>(&self, below: Below<'s>) -> Result<Looked<'s>, Errno> {
+    pub fn open<'s>(&self, below: Below<'s>) -> io::Result<Looked<'s>> {
         let dir = below.parent.child(&below.name)?;
         let stat = dir.stat()?;
         Ok(self.look(Arc::new(dir), stat, below))
@@ -123,7 +121,7 @@ impl Looker<'_> {
         let xattrs = match &unchanged {
             Some(_) => Xattrs::new(), // They are in the node, and the directory's ctime says that they are the same.
             None => xattrs_of_fd(&*dir).unwrap_or_else(|e| {
-                problems.push(format!("cannot read the extended attributes: {}", std::io::Error::from(e)));
+                problems.push(format!("cannot read the extended attributes: {}", io::Error::from(e)));
                 Xattrs::new()
             }),
         };

@@ -209,8 +209,8 @@ impl<'s> Walker<'_, 's> {
                 self.ahead.announce(&level.looked, &mut level.visits);
                 match visited {
                     Ok(visited) => return Ok(Some(visited)),
-                    Err(rustix::io::Errno::NOENT) => (),
-                    Err(e) => self.failed(format!("cannot open: {}", std::io::Error::from(e)))?,
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => (),
+                    Err(e) => self.failed(format!("cannot open: {e}"))?,
                 }
             }
             FileType::Socket => self.step(Step::Socket)?,
