@@ -66,6 +66,7 @@ pub fn parse_size(text: &str) -> std::result::Result<u64, String> {
         "k" => Some(10),
         "m" => Some(20),
         "g" => Some(30),
+        "t" => Some(40),
         _ => None,
     };
     let size = shift.and_then(|shift| digits.parse::<u64>().ok()?.checked_mul(1 << shift));

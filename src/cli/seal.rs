@@ -6,11 +6,11 @@ mod select;
 use std::{collections::BTreeMap, ffi::OsString, io::IsTerminal, path::PathBuf};
 
 use crate::{
-    cli::{Opened, Run, exit, keys, output},
+    cli::{Opened, Run, exit, keys, mount::parse_size, output},
     error::{Error, Result},
     event::{Event, Sink},
     format::name_from,
-    ops::seal::{self, Context, Options, Report, Stream},
+    ops::seal::{self, Compression, Context, Options, Report, Stream},
     sys::{self, Piped},
     vault::SealerKeys,
 };
@@ -32,9 +32,21 @@ pub struct Args {
     /// Name of the host in the snapshot (default: this host's name)
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
-    /// zstd level: higher is smaller and slower
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(i32).range(1..=19))]
-    level: i32,
+    /// zstd level, 1 to 19: higher is smaller and slower (default: 3, or 19 with --profile archive)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=19))]
+    level: Option<i32>,
+    /// What the snapshot is for
+    #[arg(long, value_name = "NAME", default_value = "standard")]
+    profile: Profile,
+    /// Let other programs go first, on the processor and on the disk
+    #[arg(long)]
+    nice: bool,
+    /// Read at most so much in a second: `20M`
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    limit_rate: Option<u64>,
+    /// Do not mind that most files are gone, or were rewritten with what does not compress
+    #[arg(long)]
+    accept_changes: bool,
     /// Keep this fact with the snapshot (repeatable)
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
     set_label: Vec<(String, String)>,
@@ -49,6 +61,15 @@ pub struct Args {
     from_command: Option<String>,
     #[command(flatten)]
     select: select::Select,
+}
+
+/// What a snapshot is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Profile {
+    /// Sealed often, read at any place.
+    Standard,
+    /// Kept for long and seldom read: about a seventh smaller, much slower to seal and to look into, and takes up to 1 GiB of memory.
+    Archive,
 }
 
 const EXAMPLES: &str = "\
@@ -110,12 +131,21 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         host: args.host.clone().unwrap_or_else(sys::host_name),
         tags: args.tag.clone(),
         labels,
-        level: args.level,
-        bytes_per_sec: None,
+        accept_changes: args.accept_changes,
+        compression: match args.profile {
+            Profile::Standard => Compression::standard(args.level),
+            Profile::Archive => Compression::archive(args.level),
+        },
+        bytes_per_sec: args.limit_rate,
         workers: sys::available_cores(),
     };
     if args.dry_run {
         return dry_run::run(run, &opened, &options);
+    }
+    if args.nice
+        && let Err(e) = sys::give_way()
+    {
+        run.screen.warning(&format!("cannot let others go first: {e}"));
     }
     let sealer = sealer_keys(run, &opened)?;
     let context = context(run, &opened, &sealer);

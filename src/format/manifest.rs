@@ -47,6 +47,30 @@ pub struct Manifest {
     pub host: String,
     /// Tags.
     pub tags: Vec<String>,
+    /// What looked like an accident or an attack. The snapshot is what the sources were all the same.
+    pub suspicions: Vec<Suspicion>,
+    /// Snapshots that this one asks to be kept: the one before a suspicious one.
+    pub pins: Vec<SnapshotId>,
+}
+
+/// A change that looks like an accident or an attack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspicion {
+    /// What it is.
+    pub kind: SuspicionKind,
+    /// For people.
+    pub text: String,
+}
+
+/// Kinds of suspicion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SuspicionKind {
+    /// Most files are gone.
+    MostGone = 0,
+    /// Most files were rewritten with content that does not compress.
+    MostRewritten = 1,
+    /// One that this Coffre does not know.
+    Other = 255,
 }
 
 macro_rules! stats {
@@ -131,7 +155,8 @@ impl Manifest {
     }
 
     fn encode_into(&self, e: &mut Encoder<Vec<u8>>) -> Written {
-        e.map(16 + u64::from(self.previous.is_some()))?;
+        let optional = [self.previous.is_some(), !self.suspicions.is_empty(), !self.pins.is_empty()];
+        e.map(16 + optional.iter().filter(|there| **there).count() as u64)?;
         e.u8(0)?.u8(1)?.u8(1)?.bytes(&self.vault.0)?.u8(2)?.str(&self.sealer)?.u8(3)?.u64(self.seq)?;
         if let Some(previous) = self.previous {
             e.u8(4)?.bytes(previous.as_bytes())?;
@@ -163,6 +188,18 @@ impl Manifest {
         e.u8(15)?.str(&self.host)?.u8(16)?.array(self.tags.len() as u64)?;
         for tag in &self.tags {
             e.str(tag)?;
+        }
+        if !self.suspicions.is_empty() {
+            e.u8(17)?.array(self.suspicions.len() as u64)?;
+            for suspicion in &self.suspicions {
+                e.array(2)?.u8(suspicion.kind as u8)?.str(&suspicion.text)?;
+            }
+        }
+        if !self.pins.is_empty() {
+            e.u8(18)?.array(self.pins.len() as u64)?;
+            for pin in &self.pins {
+                e.bytes(pin.as_bytes())?;
+            }
         }
         Ok(())
     }
@@ -197,6 +234,8 @@ impl Manifest {
             problems: Vec::new(),
             host: String::new(),
             tags: Vec::new(),
+            suspicions: Vec::new(),
+            pins: Vec::new(),
         };
         let mut seen = 0u32;
         for _ in 0..len(d.map()?)? {
@@ -247,6 +286,20 @@ impl Manifest {
                 }
                 15 => m.host = d.str()?.to_owned(),
                 16 => m.tags = list(d, |d| Ok(d.str()?.to_owned()))?,
+                17 => {
+                    m.suspicions = list(d, |d| {
+                        if len(d.array()?)? != 2 {
+                            return Err(minicbor::decode::Error::message("a suspicion of another length").into());
+                        }
+                        let kind = match d.u8()? {
+                            0 => SuspicionKind::MostGone,
+                            1 => SuspicionKind::MostRewritten,
+                            _ => SuspicionKind::Other,
+                        };
+                        Ok(Suspicion { kind, text: d.str()?.to_owned() })
+                    })?;
+                }
+                18 => m.pins = list(d, |d| Ok(SnapshotId::from_bytes(exact(d.bytes()?)?)))?,
                 key if key < 128 => d.skip()?,
                 key => return Err(Fault::Newer(format!("field {key}"))),
             }

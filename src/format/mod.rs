@@ -18,7 +18,7 @@ mod wire;
 pub use cdc::{CHUNK_LEN_AVERAGE, CHUNK_LEN_MAX, CHUNK_LEN_MIN, Chunker};
 pub use config::Config;
 pub use id::{ChunkId, Digest, Digester, DomainId, DomainKeys, Key32, SnapshotId, VaultId, digest, domain_key, hex, unhex};
-pub use manifest::{Manifest, Problem, ProblemKind, Stats};
+pub use manifest::{Manifest, Problem, ProblemKind, Stats, Suspicion, SuspicionKind};
 pub use pack::{
     FRAME_LEN_RAW_MAX, FRAME_TARGET_DATA, FRAME_TARGET_META, FrameEntry, HEADER_LEN, PACK_LEN_META_MAX, PackIndex, PackKind, TRAILER_LEN,
     Trailer, check_header, encode_header, encode_tail, parse_index,

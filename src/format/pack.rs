@@ -13,8 +13,8 @@ pub const TRAILER_LEN: usize = 32;
 pub const FRAME_TARGET_DATA: u32 = 128 << 10;
 /// Raw bytes at which a meta frame is full.
 pub const FRAME_TARGET_META: u32 = 64 << 10;
-/// Most raw bytes in any frame; longer ones are damage, or an attack on memory.
-pub const FRAME_LEN_RAW_MAX: usize = 4 << 20;
+/// Most raw bytes in any frame; longer ones are damage, or an attack on memory. Only archives come near it.
+pub const FRAME_LEN_RAW_MAX: usize = 64 << 20;
 /// Bytes below which a meta pack closes.
 pub const PACK_LEN_META_MAX: u32 = 4 << 20;
 /// Most frames or chunks in one pack: a pack is at most 1 GiB, a chunk at least one byte and 36 in the index.

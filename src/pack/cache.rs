@@ -92,9 +92,9 @@ impl<K, V: Weigh> Weighter<K, Arc<V>> for ByBytes {
     }
 }
 
-/// Locks over which a cache is spread.
-const SHARDS: usize = 2;
-/// Smallest cache, in bytes: each shard must hold a frame or a node of 4 MiB, decoded.
+/// Locks over which a cache is spread. One: a value that is larger than its shard's share is never kept, and frames of archives are large.
+const SHARDS: usize = 1;
+/// Smallest cache, in bytes: it must hold several frames or nodes of 4 MiB, decoded.
 const BYTES_MIN: u64 = 24 << 20;
 
 /// Values by key, at most so many bytes of them; the least useful go first.
@@ -105,7 +105,6 @@ impl<K: Eq + Hash + Clone, V: Weigh> Bounded<K, V> {
     pub fn new(bytes_max: u64, bytes_each: u64) -> Self {
         let bytes_max = bytes_max.max(BYTES_MIN);
         let values = usize::try_from(bytes_max / bytes_each.max(1)).unwrap_or(0).max(16);
-        // A value that is larger than its shard's share is never kept, so there are few shards.
         let options = OptionsBuilder::new().estimated_items_capacity(values).weight_capacity(bytes_max).shards(SHARDS).build();
         let options = options.expect("both capacities are given");
         Self(Cache::with_options(options, ByBytes, Default::default(), Default::default()))

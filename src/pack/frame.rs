@@ -12,6 +12,9 @@ pub const LEVEL_DEFAULT: i32 = 3;
 /// reference corpus a tenth less time for 0.3 % more bytes (`docs/FORMAT.md` section 3).
 const DEFAULT_SEARCH: [CParameter; 3] = [CParameter::ChainLog(15), CParameter::HashLog(15), CParameter::MinMatch(5)];
 
+/// Window of large frames: all of one. What stock zstd takes without being asked ends at 27.
+const FAR_WINDOW_LOG: u32 = 26;
+
 /// Compresses frames, reusing its tables from one to the next.
 pub struct Compressor(zstd::bulk::Compressor<'static>);
 
@@ -25,6 +28,14 @@ impl Compressor {
             Ok(Self(zstd))
         };
         start().map_err(|e| Error::io("cannot start zstd", e))
+    }
+
+    /// Compresses at `level` and finds matches over the whole of a large frame; takes up to 200 MiB.
+    pub fn far(level: i32) -> Result<Self> {
+        let mut far = Self::new(level)?;
+        let window = far.0.set_parameter(CParameter::WindowLog(FAR_WINDOW_LOG));
+        window.map_err(|e| Error::io("cannot start zstd", e))?;
+        Ok(far)
     }
 
     /// Compresses `raw` into `out`, which is overwritten. The frame says its content size, and holds no checksum.

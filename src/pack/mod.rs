@@ -10,7 +10,7 @@ mod writer;
 
 pub use cache::{Bounded, Frame, FrameKey, Weigh};
 pub use cipher::{Identity, Recipient, StreamHead, identity_from_bytes, open_whole, seal_whole};
-pub use frame::{Compressor, compress, decompress};
+pub use frame::{Compressor, LEVEL_DEFAULT, compress, decompress};
 pub use reader::PackReader;
 pub use writer::{PackBuilder, SealedPack};
 

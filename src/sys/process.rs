@@ -38,6 +38,18 @@ pub fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
+/// Lets everybody else go first, on the processor and on the disk: nice 19, and the lowest of the ordinary I/O priorities. Holds for the
+/// threads that are started from now on.
+pub fn give_way() -> std::io::Result<()> {
+    const WHO_PROCESS: libc::c_int = 1;
+    const CLASS_BEST_EFFORT: libc::c_int = 2 << 13;
+    const LOWEST: libc::c_int = 7;
+    rustix::process::setpriority_process(None, 19)?;
+    // SAFETY: the call takes three numbers, and touches no memory of ours; there is no wrapper of it in libc.
+    let done = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, CLASS_BEST_EFFORT | LOWEST) };
+    if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 /// `N` random bytes from the operating system.
 pub fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];

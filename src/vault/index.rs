@@ -54,6 +54,11 @@ fn start_of(id: &ChunkId) -> u64 {
 }
 
 impl Index {
+    /// Raw bytes of the longest frame.
+    pub fn frame_len_max(&self) -> u32 {
+        self.packs.iter().flat_map(|table| &table.frames).map(|(frame, _)| frame.raw_len).max().unwrap_or(0)
+    }
+
     /// Adds the segments of `store` that are not in yet. Segments that cannot be read are findings, not errors.
     pub fn add_segments(&mut self, store: &dyn Store, identities: &[Unwrap]) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();

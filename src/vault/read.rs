@@ -41,6 +41,8 @@ impl Reader {
         let packs = PackReader::new(vault.config.id, owner.identities());
         let mut index = Index::default();
         let findings = index.add_segments(&*vault.store, &meta(&owner))?;
+        // A frame that does not fit would be decoded again for each of its chunks.
+        let cache_bytes = cache_bytes.max(2 * u64::from(index.frame_len_max()) + (1 << 20));
         let reader = Self {
             vault,
             owner,

@@ -7,7 +7,9 @@ use std::{collections::BTreeMap, sync::Mutex};
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::{ChunkId, Digest, Manifest, PackIndex, Problem, Receipt, Segment, SegmentPack, SnapshotId, SnapshotKey, Stats, digest},
+    format::{
+        ChunkId, Digest, Manifest, PackIndex, Problem, Receipt, Segment, SegmentPack, SnapshotId, SnapshotKey, Stats, Suspicion, digest,
+    },
     pack::{self, SealedPack},
     store::{self, Key},
     vault::{PUBLIC_LEN_MAX, SealerKeys, SignerList, Vault},
@@ -35,6 +37,10 @@ pub struct CommitFacts {
     pub host: String,
     /// Tags.
     pub tags: Vec<String>,
+    /// What looked like an accident or an attack.
+    pub suspicions: Vec<Suspicion>,
+    /// Snapshots to be kept because of it.
+    pub pins: Vec<SnapshotId>,
 }
 
 /// Adds one snapshot to a vault.
@@ -146,6 +152,8 @@ impl<'a> Writer<'a> {
             problems: facts.problems.clone(),
             host: facts.host.clone(),
             tags: facts.tags.clone(),
+            suspicions: facts.suspicions.clone(),
+            pins: facts.pins.clone(),
         };
         let manifest_bytes = manifest.encode();
         let sealed = pack::seal_whole(&[&self.sealer.meta], &pack::compress(&manifest_bytes)?)?;

@@ -195,7 +195,8 @@ impl Host {
             host: "test".to_owned(),
             tags: Vec::new(),
             labels: Default::default(),
-            level: 3,
+            accept_changes: false,
+            compression: seal::Compression::standard(None),
             bytes_per_sec: None,
             workers: self.workers,
         }

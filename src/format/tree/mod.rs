@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::{
     error::{Error, Result},
-    format::{ChunkId, FRAME_LEN_RAW_MAX},
+    format::ChunkId,
 };
 
 /// Most entries in one node; larger directories are split.
@@ -22,6 +22,8 @@ pub const INLINE_LEN_MAX: usize = 256;
 pub const DIR_DEPTH_MAX: usize = 4096;
 /// Most chunks listed in an entry; longer lists are stored as chunks of their own.
 const CHUNKS_DIRECT_MAX: usize = 16384;
+/// Longest chunk that a list may name, in bytes; eight times what is ever cut.
+const CHUNK_REF_LEN_MAX: usize = 4 << 20;
 /// Bytes of one chunk reference.
 const CHUNK_REF_LEN: usize = 36;
 
@@ -154,7 +156,7 @@ impl ChunkList {
     /// Takes packed bytes as they were stored.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let list = Self(bytes.into());
-        match bytes.len().is_multiple_of(CHUNK_REF_LEN) && list.iter().all(|c| c.len > 0 && c.len as usize <= FRAME_LEN_RAW_MAX) {
+        match bytes.len().is_multiple_of(CHUNK_REF_LEN) && list.iter().all(|c| c.len > 0 && c.len as usize <= CHUNK_REF_LEN_MAX) {
             true => Ok(list),
             false => Err(Error::corrupt("a chunk list has an impossible length in it")),
         }

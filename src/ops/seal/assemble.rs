@@ -11,13 +11,13 @@ use crate::{
     error::{Error, Result},
     event::{Event, Sink},
     format::{
-        CHUNK_LEN_MIN, ChunkId, ChunkList, ChunkRef, Content, Data, Digester, DomainKeys, Entry, FRAME_TARGET_META, INLINE_LEN_MAX, Node,
-        PackKind, Part, Problem, ProblemKind, Stats, split,
+        CHUNK_LEN_MAX, CHUNK_LEN_MIN, ChunkId, ChunkList, ChunkRef, Content, Data, Digester, DomainKeys, Entry, FRAME_LEN_RAW_MAX,
+        FRAME_TARGET_META, INLINE_LEN_MAX, Node, PackKind, Part, Problem, ProblemKind, Stats, split,
     },
     ops::seal::{
-        entry::EntryMaker,
+        entry::{EntryMaker, unsettled},
         memory::Memory,
-        output::FrameJob,
+        output::{Compression, FrameJob},
         pool::Pool,
         read::{self, Batch, FileRead, Item, Piece, Task},
         skip::{DirRecord, is_settled},
@@ -38,10 +38,14 @@ pub struct Assembled {
     pub files_read: u64,
     /// Bytes that were read.
     pub bytes_read: u64,
+    /// Bytes of new content, raw and compressed.
+    pub content: (u64, u64),
 }
 
 /// Most problems kept one by one; beyond that they are counted.
 const PROBLEMS_MAX: usize = 10_000;
+/// Raw bytes at which a frame of nodes is full in an archive.
+const FRAME_TARGET_META_LARGE: usize = 1 << 20;
 /// How often progress is told.
 const PROGRESS_EVERY_MS: u128 = 100;
 
@@ -52,6 +56,7 @@ pub struct Assembler<'a> {
     pub maker: EntryMaker,
     pub frames: Sender<FrameJob>,
     pub frame_target: usize,
+    pub compression: Compression,
     pub sink: &'a dyn Sink,
     pub clock: &'a dyn Clock,
     /// For files that no batch holds.
@@ -104,13 +109,12 @@ struct OpenDir {
 type Encoded = (Box<[u8]>, Vec<u8>, Kind);
 
 /// What an encoded entry is, as far as the catalog cares.
-#[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Dir,
     /// May be remembered.
     Settled,
-    /// Changed too recently to be remembered.
-    Fresh,
+    /// Changed too recently to be relied on; this is what is remembered in its place.
+    Fresh(Vec<u8>),
 }
 
 /// The pieces of one group, item by item.
@@ -163,7 +167,14 @@ impl Assembler<'_> {
             let text = format!("and {} more problems, not listed", state.problems_more);
             state.problems.push(Problem { kind: ProblemKind::Unreadable, path: b"/".to_vec(), text });
         }
-        Ok(Assembled { root, stats: state.stats, problems: state.problems, files_read: state.files_read, bytes_read: state.bytes_read })
+        Ok(Assembled {
+            root,
+            stats: state.stats,
+            problems: state.problems,
+            files_read: state.files_read,
+            bytes_read: state.bytes_read,
+            content: (0, 0),
+        })
     }
 
     fn tell(&mut self) {
@@ -189,11 +200,11 @@ impl Assembler<'_> {
             }
             Step::Leave => self.leave(),
             Step::Read(name, _) => self.read(name, items),
-            Step::Ready(entry) => self.add(*entry, None),
+            Step::Ready(entry) => self.add(*entry, false),
             Step::Linked(linked) => {
                 let (task, stat) = *linked;
                 match self.state.linked.get(&(stat.device, stat.inode)) {
-                    Some(first) => self.add(Entry { name: task.name, ..first.clone() }, None),
+                    Some(first) => self.add(Entry { name: task.name, ..first.clone() }, false),
                     // Its first name vanished, or could not be read: this one is as good.
                     None => self.read_now(task),
                 }
@@ -293,10 +304,9 @@ impl Assembler<'_> {
         if entry.hard_link.is_some() {
             self.state.linked.insert((file.stat.device, file.stat.inode), entry.clone());
         }
-        let fresh = file.changed.then_some(Kind::Fresh);
         let listed = self.dir().entered.listed_ns;
-        let kind = fresh.or((!is_settled(&file.stat, listed)).then_some(Kind::Fresh));
-        self.add(entry, kind)
+        let is_fresh = file.changed || !is_settled(&file.stat, listed);
+        self.add(entry, is_fresh)
     }
 
     /// The chunks of a file as its entry holds them; a long list becomes chunks itself.
@@ -313,10 +323,13 @@ impl Assembler<'_> {
     }
 
     /// Adds an entry to the directory in work.
-    fn add(&mut self, entry: Entry, kind: Option<Kind>) -> Result<()> {
+    fn add(&mut self, entry: Entry, is_fresh: bool) -> Result<()> {
         count(&mut self.dir().own, &entry);
-        let kind = kind.unwrap_or(Kind::Settled);
         let encoded = entry.encode();
+        let kind = match is_fresh {
+            true => Kind::Fresh(unsettled(&entry).encode()),
+            false => Kind::Settled,
+        };
         let dir = self.dir();
         dir.below += 1;
         dir.entries.push((entry.name, encoded, kind));
@@ -389,9 +402,16 @@ impl Assembler<'_> {
 
     /// Notes in the catalog what the directory looks like.
     fn remember(&self, dir: &OpenDir, name: &[u8; 16], children: [u8; 32], node: ChunkId, entry: Vec<u8>, with_entries: bool) {
-        let kept: Vec<&[u8]> =
-            dir.entries.iter().filter(|(_, _, kind)| *kind == Kind::Settled).map(|(_, encoded, _)| encoded.as_slice()).collect();
-        let all_kept = !dir.entries.iter().any(|(_, _, kind)| *kind == Kind::Fresh) && kept.len() as u64 == dir.own.entries();
+        let kept: Vec<&[u8]> = dir
+            .entries
+            .iter()
+            .filter_map(|(_, encoded, kind)| match kind {
+                Kind::Dir => None,
+                Kind::Settled => Some(encoded.as_slice()),
+                Kind::Fresh(unsettled) => Some(unsettled.as_slice()),
+            })
+            .collect();
+        let all_kept = !dir.entries.iter().any(|(_, _, kind)| matches!(kind, Kind::Fresh(_))) && kept.len() as u64 == dir.own.entries();
         let listing = if all_kept { dir.entered.listing } else { [0; 32] };
         let record = DirRecord { seal: self.seal, listing, children, node, below: dir.below, own: dir.own, entry };
         self.memory.put(name, &record, with_entries.then_some(&kept));
@@ -441,10 +461,12 @@ impl Assembler<'_> {
         self.state.stats.new_bytes += bytes.len() as u64;
         let chunk = (id, u32::try_from(bytes.len()).expect("a chunk fits a frame"));
         let target = match kind {
+            PackKind::Data if self.compression.large_frames => FRAME_LEN_RAW_MAX - CHUNK_LEN_MAX,
             // Whole small files go with their neighbours, and save half a percent of space by a little more company; parts of large ones
             // are read at random, and do better with less.
             PackKind::Data if bytes.len() < CHUNK_LEN_MIN => self.frame_target * 3 / 2,
             PackKind::Data => self.frame_target,
+            PackKind::Meta if self.compression.large_frames => FRAME_TARGET_META_LARGE,
             PackKind::Meta => FRAME_TARGET_META as usize,
         };
         let bundle = match kind {
@@ -469,7 +491,11 @@ impl Assembler<'_> {
         if bundle.chunks.is_empty() {
             return Ok(());
         }
-        let raw = std::mem::replace(&mut bundle.raw, self.frame_pool.take());
+        let next = match kind {
+            PackKind::Data => self.frame_pool.take(),
+            PackKind::Meta => Vec::with_capacity(FRAME_TARGET_META as usize * 2),
+        };
+        let raw = std::mem::replace(&mut bundle.raw, next);
         let chunks = std::mem::take(&mut bundle.chunks);
         send(&self.frames, FrameJob { kind, raw, chunks })
     }

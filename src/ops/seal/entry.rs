@@ -51,10 +51,24 @@ impl EntryMaker {
     }
 }
 
+/// Stands in the catalog for the change time of a file that changed too recently for its times to be relied on. No file system gives it.
+const UNSETTLED_NS: i128 = i64::MIN as i128;
+
+/// `entry` as the catalog remembers it when its times cannot be relied on: it is known, and read again.
+pub fn unsettled(entry: &Entry) -> Entry {
+    Entry { ctime_ns: UNSETTLED_NS, ..entry.clone() }
+}
+
 /// Whether a file still is what the catalog's `entry` says, so that it need not be read.
 pub fn same_as_cached(entry: &Entry, stat: &Stat) -> bool {
+    entry.ctime_ns == stat.ctime_ns && looks_like_cached(entry, stat)
+}
+
+/// Whether a file looks like what the catalog's `entry` says; enough to count it.
+pub fn looks_like_cached(entry: &Entry, stat: &Stat) -> bool {
     let Content::File { size, .. } = entry.content else { return false };
     let nlink = entry.hard_link.map_or(1, |link| link.nlink);
-    (entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.ctime_ns, entry.source_inode, size, nlink)
+    let ctime_ns = if entry.ctime_ns == UNSETTLED_NS { stat.ctime_ns } else { entry.ctime_ns };
+    (entry.mode, entry.uid, entry.gid, entry.mtime_ns, ctime_ns, entry.source_inode, size, nlink)
         == (stat.mode, stat.uid, stat.gid, stat.mtime_ns, stat.ctime_ns, stat.inode, stat.size, stat.nlink)
 }

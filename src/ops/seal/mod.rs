@@ -5,6 +5,7 @@
 
 mod ahead;
 mod assemble;
+mod compare;
 mod entry;
 mod exclude;
 mod look;
@@ -33,9 +34,12 @@ use crate::{
     vault::{CommitFacts, SealerKeys, Snapshot, StateDir, Vault, Writer},
 };
 
+use compare::Tally;
 use sources::Sources;
 
+pub use compare::Changes;
 pub use exclude::{LeftOut, Preset, Rule, Rules};
+pub use output::Compression;
 pub use preview::{Line, Preview, Taken, preview};
 pub use refresh::{Refreshed, rebuild, refresh};
 pub use stream::Stream;
@@ -57,8 +61,10 @@ pub struct Options {
     pub tags: Vec<String>,
     /// Free facts.
     pub labels: BTreeMap<String, String>,
-    /// zstd's level, 1 to 19.
-    pub level: i32,
+    /// Say and record nothing of changes that look like an accident or an attack.
+    pub accept_changes: bool,
+    /// How content becomes frames.
+    pub compression: Compression,
     /// Most bytes read from the sources in a second.
     pub bytes_per_sec: Option<u64>,
     /// Threads that read, and threads that compress; with 1 the order of everything is always the same.
@@ -86,6 +92,16 @@ pub struct Report {
     pub left_out: u64,
     /// Counts.
     pub stats: Stats,
+    /// Files against the snapshot before; `None` if this host's memory of it was lost.
+    pub changes: Option<Changes>,
+    /// The snapshot of the same sources before this one, if this host made one.
+    pub before: Option<String>,
+    /// Changes that look like an accident or an attack.
+    pub suspicions: Vec<String>,
+    /// Bytes of new content before compression, and after it.
+    pub content_bytes: u64,
+    /// The same, compressed.
+    pub compressed_bytes: u64,
     /// Files that were read.
     pub files_read: u64,
     /// Bytes that were read.
@@ -167,6 +183,12 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
     known.dedup();
     refreshed.catalog.begin()?;
 
+    let named = sources::named(&sources.paths);
+    let head = refreshed.head(&context.sealer.name);
+    let before = compare::before(context, head, &options.host, &named);
+    // Without the listings of the snapshot before, every file would seem new, and all that it had gone.
+    let mut comparable = refreshed.remembers || before.is_none();
+    let tally = Tally::default();
     let job = pipeline::Job {
         context,
         excludes,
@@ -177,33 +199,48 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
         catalog: &refreshed.catalog,
         known: &known,
         seal: u64::try_from(time_ns).unwrap_or(0),
-        level: options.level,
+        compression: options.compression,
         bytes_per_sec: options.bytes_per_sec,
         workers: options.workers.max(1),
         use_records: stream.is_none(),
+        tally: &tally,
     };
     let assembled = match pipeline::run(&job) {
         // The catalog promised what it could not give. Its word is not needed: read everything.
         Err(e) if e.kind() == ErrorKind::Corrupt && stream.is_none() => {
             sink.send(Event::Note(format!("{}; reading everything instead", e.chain())));
             excludes.restart();
-            pipeline::run(&pipeline::Job { use_records: false, ..job })?
+            comparable = before.is_none();
+            pipeline::run(&pipeline::Job { use_records: false, tally: &Tally::default(), ..job })?
         }
         other => other?,
     };
     context.cancel.check()?;
 
+    let changes = (comparable && stream.is_none()).then(|| Changes::of(&tally, before.as_ref().map(|(_, manifest)| &manifest.stats)));
+    let suspicions = match (&before, &changes) {
+        (Some((_, manifest)), Some(changes)) if !options.accept_changes => {
+            compare::suspect(&manifest.stats, changes, assembled.content.0, assembled.content.1)
+        }
+        _ => Vec::new(),
+    };
+    let pins = before.iter().filter(|_| !suspicions.is_empty()).map(|(id, _)| *id).collect();
+    for suspicion in &suspicions {
+        sink.send(Event::Warning(format!("this looks like an accident or an attack: {}", suspicion.text)));
+    }
     let mut stats = assembled.stats;
     stats.duration_ns = u64::try_from((clock.monotonic() - began).as_nanos()).unwrap_or(u64::MAX);
     let committed = writer.commit(CommitFacts {
         time_ns,
-        sources: sources::named(&sources.paths),
+        sources: named,
         root: assembled.root,
         stats,
         labels: options.labels.clone(),
         problems: assembled.problems.into_iter().chain(sources.problems).collect(),
         host: options.host.clone(),
         tags: options.tags.clone(),
+        suspicions,
+        pins,
     })?;
     // From here on the snapshot exists, whatever happens to this host's own memory of it.
     let noted = refreshed.note(&committed, u64::try_from(time_ns).unwrap_or(0)).and_then(|()| refresh::remember(state, &committed));
@@ -212,7 +249,16 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
     }
     let snapshot = Snapshot { key: committed.key, id: committed.id, manifest: committed.manifest };
     let seconds = (clock.monotonic() - began).as_secs_f64();
-    Ok(Report { left_out: excludes.left_out(), ..report(&snapshot, assembled.files_read, assembled.bytes_read, seconds) })
+    let (content_bytes, compressed_bytes) = assembled.content;
+    let before = before.map(|(id, _)| id.to_string());
+    Ok(Report {
+        left_out: excludes.left_out(),
+        changes,
+        before,
+        content_bytes,
+        compressed_bytes,
+        ..report(&snapshot, assembled.files_read, assembled.bytes_read, seconds)
+    })
 }
 
 /// What is left out: by the options, and in any case.
@@ -239,6 +285,11 @@ fn report(snapshot: &Snapshot, files_read: u64, bytes_read: u64, seconds: f64) -
         labels: m.labels.clone(),
         left_out: 0,
         stats: m.stats,
+        changes: None,
+        before: None,
+        suspicions: m.suspicions.iter().map(|s| s.text.clone()).collect(),
+        content_bytes: 0,
+        compressed_bytes: 0,
         files_read,
         bytes_read,
         unreadable: problems(ProblemKind::Unreadable),

@@ -1,6 +1,9 @@
 //! Frames become packs, packs become objects: compressors, and the one who stores.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering},
+};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -8,12 +11,50 @@ use crate::{
     catalog::{Catalog, PendingPack},
     error::{Error, Result},
     event::{Event, Sink},
-    format::{ChunkId, Digester, PACK_LEN_META_MAX, PackKind},
+    format::{ChunkId, Digester, FRAME_LEN_RAW_MAX, PACK_LEN_META_MAX, PackKind},
     ops::seal::pool::Pool,
-    pack::{Compressor, PackBuilder, SealedPack},
+    pack::{Compressor, LEVEL_DEFAULT, PackBuilder, SealedPack},
     sys,
     vault::{SealerKeys, Vault, Writer},
 };
+
+/// How content becomes frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compression {
+    /// zstd's level, 1 to 19.
+    pub level: i32,
+    /// Frames of tens of MiB and matches found over all of a frame, for what is seldom read.
+    pub large_frames: bool,
+}
+
+/// Level of an archive unless told otherwise: the highest that keeps zstd's memory within bounds.
+const LEVEL_ARCHIVE: i32 = 19;
+/// Raw bytes of the frames into which a large one falls that does not compress: it would not fit a pack, and gains nothing.
+const PART_LEN: usize = 4 << 20;
+
+impl Compression {
+    /// For what is sealed often and read at any place.
+    pub fn standard(level: Option<i32>) -> Self {
+        Self { level: level.unwrap_or(LEVEL_DEFAULT), large_frames: false }
+    }
+
+    /// For what is kept for long and seldom read.
+    pub fn archive(level: Option<i32>) -> Self {
+        Self { level: level.unwrap_or(LEVEL_ARCHIVE), large_frames: true }
+    }
+
+    /// Room that a frame of content needs, where a vault wants frames of `target` bytes.
+    pub fn frame_room(self, target: usize) -> usize {
+        if self.large_frames { FRAME_LEN_RAW_MAX } else { target * 2 }
+    }
+
+    fn compressor(self) -> Result<Compressor> {
+        match self.large_frames {
+            true => Compressor::far(self.level),
+            false => Compressor::new(self.level),
+        }
+    }
+}
 
 /// Chunks that become one frame.
 pub struct FrameJob {
@@ -25,48 +66,99 @@ pub struct FrameJob {
     pub chunks: Vec<(ChunkId, u32)>,
 }
 
+impl FrameJob {
+    /// The same in shorter frames.
+    fn parts(&self) -> impl Iterator<Item = (&[u8], &[(ChunkId, u32)])> {
+        let (mut raw, mut chunks) = (&self.raw[..], &self.chunks[..]);
+        std::iter::from_fn(move || {
+            let mut len = 0;
+            let n = chunks
+                .iter()
+                .take_while(|(_, next)| {
+                    len < PART_LEN && {
+                        len += *next as usize;
+                        true
+                    }
+                })
+                .count();
+            let (part, rest) = raw.split_at(len);
+            let (these, others) = chunks.split_at(n);
+            (raw, chunks) = (rest, others);
+            (n > 0).then_some((part, these))
+        })
+    }
+}
+
 /// The packs that are open: two for data, so that the size of a tail is not the size of a file; one for trees.
 pub struct OpenPacks<'a> {
     vault: &'a Vault,
     sealer: &'a SealerKeys,
     data: [Mutex<Option<PackBuilder>>; 2],
     meta: Mutex<Option<PackBuilder>>,
+    /// Bytes of content, raw and compressed.
+    raw: AtomicU64,
+    compressed: AtomicU64,
 }
 
 impl<'a> OpenPacks<'a> {
     /// No pack is open yet.
     pub fn new(vault: &'a Vault, sealer: &'a SealerKeys) -> Self {
-        Self { vault, sealer, data: Default::default(), meta: Mutex::default() }
+        Self { vault, sealer, data: Default::default(), meta: Mutex::default(), raw: AtomicU64::new(0), compressed: AtomicU64::new(0) }
     }
 
     /// Compresses frames into packs, and sends on those that are full, until there are no more frames.
-    pub fn compress(&self, level: i32, jobs: &Receiver<FrameJob>, pool: &Pool, full: &Sender<SealedPack>) -> Result<()> {
-        let mut compressor = Compressor::new(level)?;
+    pub fn compress(&self, compression: Compression, jobs: &Receiver<FrameJob>, pool: &Pool, full: &Sender<SealedPack>) -> Result<()> {
+        let mut compressor = compression.compressor()?;
         let mut frame = Vec::new();
         let mut coin = Coin::new()?;
         for job in jobs {
             compressor.compress(&job.raw, &mut frame)?;
-            pool.put(job.raw);
-            let (slot, len_max) = match job.kind {
-                PackKind::Data => (&self.data[coin.toss()], self.vault.config.pack_len_max),
-                PackKind::Meta => (&self.meta, PACK_LEN_META_MAX),
-            };
-            let mut slot = lock(slot);
-            let closed = match &*slot {
-                Some(pack) if !pack.fits(frame.len(), job.chunks.len(), len_max as usize) => slot.take(),
-                _ => None,
-            };
-            let pack = match &mut *slot {
-                Some(pack) => pack,
-                none => none.insert(self.start(job.kind)?),
-            };
-            pack.push(&frame, &job.chunks)?;
-            drop(slot);
-            if let Some(pack) = closed {
-                full.send(pack.finish()?).map_err(|_| Error::cancelled())?;
+            if frame.len() > self.vault.config.pack_len_max as usize / 2 {
+                for (raw, chunks) in job.parts() {
+                    compressor.compress(raw, &mut frame)?;
+                    self.add(job.kind, raw.len(), &frame, chunks, coin.toss(), full)?;
+                }
+            } else {
+                self.add(job.kind, job.raw.len(), &frame, &job.chunks, coin.toss(), full)?;
             }
+            pool.put(job.raw);
         }
         Ok(())
+    }
+
+    /// Adds a frame to an open pack, and sends that on first if it would become too long.
+    fn add(
+        &self,
+        kind: PackKind,
+        raw_len: usize,
+        frame: &[u8],
+        chunks: &[(ChunkId, u32)],
+        coin: usize,
+        full: &Sender<SealedPack>,
+    ) -> Result<()> {
+        let (slot, len_max) = match kind {
+            PackKind::Data => (&self.data[coin], self.vault.config.pack_len_max),
+            PackKind::Meta => (&self.meta, PACK_LEN_META_MAX),
+        };
+        if kind == PackKind::Data {
+            self.raw.fetch_add(raw_len as u64, Ordering::Relaxed);
+            self.compressed.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        }
+        let mut slot = lock(slot);
+        let closed = match &*slot {
+            Some(pack) if !pack.fits(frame.len(), chunks.len(), len_max as usize) => slot.take(),
+            _ => None,
+        };
+        let pack = match &mut *slot {
+            Some(pack) => pack,
+            none => none.insert(self.start(kind)?),
+        };
+        pack.push(frame, chunks)?;
+        drop(slot);
+        match closed {
+            Some(pack) => full.send(pack.finish()?).map_err(|_| Error::cancelled()),
+            None => Ok(()),
+        }
     }
 
     fn start(&self, kind: PackKind) -> Result<PackBuilder> {
@@ -75,6 +167,11 @@ impl<'a> OpenPacks<'a> {
             PackKind::Meta => &self.sealer.meta,
         };
         PackBuilder::new(kind, self.vault.config.id, recipient, self.vault.store.begin()?)
+    }
+
+    /// Bytes of content so far, raw and compressed.
+    pub fn content(&self) -> (u64, u64) {
+        (self.raw.load(Ordering::Relaxed), self.compressed.load(Ordering::Relaxed))
     }
 
     /// Closes the packs that are still open.

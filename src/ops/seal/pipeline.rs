@@ -16,11 +16,12 @@ use crate::{
         Context,
         ahead::Ahead,
         assemble::{Assembled, Assembler, State},
+        compare::Tally,
         entry::EntryMaker,
         exclude::Excludes,
         look::Looker,
         memory::Memory,
-        output::OpenPacks,
+        output::{Compression, OpenPacks},
         pool::Pool,
         read,
         sources::Skeleton,
@@ -38,6 +39,8 @@ const BATCHES_MAX: usize = 4;
 const GROUPS_MAX: usize = 8;
 /// Frames that wait for a compressor: mostly 128 KiB each.
 const FRAMES_MAX: usize = 16;
+/// The same where they are large.
+const LARGE_FRAMES_MAX: usize = 1;
 /// Threads that look at directories, the walker among them; more than four found little to do.
 const LOOKERS_MAX: usize = 4;
 /// Packs that wait to be synced and named; their bytes are with the store already.
@@ -56,10 +59,11 @@ pub struct Job<'a> {
     pub catalog: &'a Catalog,
     pub known: &'a [ShortId],
     pub seal: u64,
-    pub level: i32,
+    pub compression: Compression,
     pub bytes_per_sec: Option<u64>,
     pub workers: usize,
     pub use_records: bool,
+    pub tally: &'a Tally,
 }
 
 /// Runs the pipeline to its end. On success every pack is stored.
@@ -75,7 +79,7 @@ pub fn run(job: &Job) -> Result<Assembled> {
         .and_then(|path| Dir::open(path.parent().unwrap_or(path)).and_then(|dir| dir.stat()).ok())
         .map_or(0, |s| s.device);
     let packs = OpenPacks::new(vault, sealer);
-    let (piece_pool, frame_pool) = (Pool::new(read::PIECE_ROOM), Pool::new(vault.config.frame_target as usize * 2));
+    let (piece_pool, frame_pool) = (Pool::new(read::PIECE_ROOM), Pool::new(job.compression.frame_room(vault.config.frame_target as usize)));
     let throttle = job.bytes_per_sec.map(|limit| Throttle::new(clock, limit));
     let reading = read::Shared { chunker: &chunker, key: &sealer.keys.data, cancel, pool: &piece_pool, throttle: throttle.as_ref() };
     let now_ns = || clock.now_ns();
@@ -85,7 +89,7 @@ pub fn run(job: &Job) -> Result<Assembled> {
     thread::scope(|scope| {
         let (batches_in, batches) = bounded(BATCHES_MAX);
         let (groups_in, groups) = bounded(GROUPS_MAX);
-        let (frames_in, frames) = bounded(FRAMES_MAX);
+        let (frames_in, frames) = bounded(if job.compression.large_frames { LARGE_FRAMES_MAX } else { FRAMES_MAX });
         let (full_in, full) = bounded(PACKS_MAX);
 
         let walk = match job.stream {
@@ -106,6 +110,7 @@ pub fn run(job: &Job) -> Result<Assembled> {
                     maker: EntryMaker::new(main_device),
                     groups: groups_in,
                     batches: batches_in,
+                    tally: job.tally,
                     out: Pending::default(),
                     path: Vec::new(),
                     linked: Default::default(),
@@ -125,6 +130,7 @@ pub fn run(job: &Job) -> Result<Assembled> {
             memory: &memory,
             maker: EntryMaker::new(main_device),
             frames: frames_in,
+            compression: job.compression,
             frame_target: vault.config.frame_target as usize,
             sink,
             clock,
@@ -141,7 +147,7 @@ pub fn run(job: &Job) -> Result<Assembled> {
         let compressors: Vec<_> = (0..job.workers)
             .map(|_| {
                 let (frames, full, packs, pool) = (frames.clone(), full_in.clone(), &packs, &frame_pool);
-                scope.spawn(move || packs.compress(job.level, &frames, pool, &full))
+                scope.spawn(move || packs.compress(job.compression, &frames, pool, &full))
             })
             .collect();
         drop(frames);
@@ -164,7 +170,7 @@ pub fn run(job: &Job) -> Result<Assembled> {
         first.take(join(store));
         match (first.0, assembled) {
             (Some(e), _) => Err(e),
-            (None, Some(assembled)) => Ok(assembled),
+            (None, Some(assembled)) => Ok(Assembled { content: packs.content(), ..assembled }),
             (None, None) => Err(Error::bug("the seal ended without a result")),
         }
     })

@@ -14,6 +14,7 @@ use crate::{
     ops::seal::{
         LeftOut, Options,
         ahead::Ahead,
+        compare::Tally,
         entry::EntryMaker,
         excludes,
         look::Looker,
@@ -98,7 +99,7 @@ pub fn preview(
     let memory = Memory::none(&keys);
     let now_ns = || clock.now_ns();
     let mut teller = Teller { each, path: Vec::new(), ends: Vec::new(), totals: Preview::default() };
-    let ahead = Ahead::default();
+    let (ahead, tally) = (Ahead::default(), Tally::default());
     thread::scope(|scope| {
         let (batches_in, batches) = bounded(GROUPS_MAX);
         let (groups_in, groups) = bounded(GROUPS_MAX);
@@ -111,6 +112,7 @@ pub fn preview(
             maker: EntryMaker::new(0),
             groups: groups_in,
             batches: batches_in,
+            tally: &tally,
             out: Pending::default(),
             path: Vec::new(),
             linked: Default::default(),

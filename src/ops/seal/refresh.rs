@@ -19,6 +19,8 @@ pub struct Refreshed {
     pub catalog: Catalog,
     /// Packs that were taken in.
     pub packs: usize,
+    /// Whether it is the catalog of the seal before, and not a new one.
+    pub remembers: bool,
     heads: std::collections::BTreeMap<String, (u64, SnapshotId)>,
 }
 
@@ -32,7 +34,8 @@ pub fn refresh(context: &Context) -> Result<Refreshed> {
     };
     let had = catalog.state().heads.clone();
     match absorb(context, catalog) {
-        Ok(refreshed) => {
+        Ok(mut refreshed) => {
+            refreshed.remembers = fresh.is_none();
             if let Some(why) = why.filter(|_| refreshed.packs > 0) {
                 context.sink.send(Event::Note(format!("catalog rebuilt from {} packs of the vault: {why}", refreshed.packs)));
             } else if refreshed.packs > 0 {
@@ -97,7 +100,7 @@ fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
         }
     }
     let heads = chain.committed.iter().map(|c| (c.key.sealer.clone(), (c.key.seq, c.id))).collect();
-    Ok(Refreshed { catalog, packs, heads })
+    Ok(Refreshed { catalog, packs, remembers: false, heads })
 }
 
 /// The chunks that can be relied on: those of packs that are still in the vault. Costs a listing of the packs.
@@ -136,6 +139,11 @@ pub fn adopt(writer: &Writer, catalog: &Catalog, known: &mut Vec<ShortId>) -> Re
 }
 
 impl Refreshed {
+    /// The newest snapshot of `sealer`.
+    pub fn head(&self, sealer: &str) -> Option<(u64, SnapshotId)> {
+        self.heads.get(sealer).copied()
+    }
+
     /// Takes in the snapshot that was just committed, and makes the catalog durable.
     pub fn note(&mut self, new: &NewSnapshot, seal: u64) -> Result<()> {
         for pack in &new.packs {

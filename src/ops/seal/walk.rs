@@ -13,7 +13,8 @@ use crate::{
     format::{Content, DIR_DEPTH_MAX, Entry, Problem, ProblemKind},
     ops::seal::{
         ahead::{Ahead, Visits},
-        entry::{EntryMaker, same_as_cached},
+        compare::Tally,
+        entry::{EntryMaker, looks_like_cached, same_as_cached},
         exclude::LeftOut,
         look::{Below, Looked, Looker},
         read::{Batch, Piece, Task},
@@ -91,6 +92,8 @@ pub struct Walker<'a, 's> {
     pub maker: EntryMaker,
     pub groups: Sender<Group>,
     pub batches: Sender<Batch>,
+    /// Counts files by what became of them.
+    pub tally: &'a Tally,
     pub out: Pending,
     pub path: Vec<u8>,
     /// Inodes with several names that are being read.
@@ -172,6 +175,9 @@ impl<'s> Walker<'_, 's> {
         for problem in std::mem::take(&mut looked.problems) {
             self.failed(problem)?;
         }
+        if let Some(record) = &looked.unchanged {
+            self.tally.unchanged(record.own.files);
+        }
         self.out.dirs += 1;
         self.step(Step::Enter(Box::new(EnteredDir {
             name: looked.name.clone(),
@@ -235,8 +241,10 @@ impl<'s> Walker<'_, 's> {
 
     fn file(&mut self, looked: &Looked, dir: Arc<Dir>, name: Box<[u8]>, stat: Stat) -> Result<()> {
         let cached = looked.cached.as_deref().unwrap_or_default();
-        if let Ok(at) = cached.binary_search_by(|e| e.name.cmp(&name)) {
-            let entry = &cached[at];
+        let known = cached.binary_search_by(|e| e.name.cmp(&name)).ok().map(|at| &cached[at]);
+        let known = known.filter(|entry| matches!(entry.content, Content::File { .. }));
+        self.tally.file(known.map(|entry| looks_like_cached(entry, &stat)));
+        if let Some(entry) = known {
             if same_as_cached(entry, &stat) && self.looker.memory.holds(entry) && is_settled(&stat, (self.looker.now_ns)()) {
                 return self.step(Step::Ready(Box::new(entry.clone())));
             }
