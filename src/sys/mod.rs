@@ -26,4 +26,4 @@ pub use process::{
     run_for_line,
 };
 pub use signal::{Cancel, CaughtSignals, catch_signals};
-pub use time::{parse_moment, utc_name, utc_text};
+pub use time::{day_name, parse_moment, utc_name, utc_text};
