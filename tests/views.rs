@@ -350,7 +350,7 @@ fn a_name_in_a_huge_directory_is_found_by_reading_one_part_of_it() {
     let sides = (Side::of(&reader, &snapshots[0]), Side::of(&reader, &snapshots[1]));
     let mut differing = vault::Differing::new(&dirs, &sides.0, &sides.1, Some(node(0)), Some(node(1)));
     let mut names = Vec::new();
-    while let Some(pair) = differing.next().unwrap() {
+    while let Some(pair) = differing.next_pair().unwrap() {
         names.push(String::from_utf8(pair.entry().unwrap().name.to_vec()).unwrap());
     }
     assert_eq!(names, ["010000", "zzz"]);
@@ -362,10 +362,12 @@ fn a_name_in_a_huge_directory_is_found_by_reading_one_part_of_it() {
     assert!(listed[1..].is_sorted_by(|a, b| a.0 < b.0));
     let ino = resolve(&views, below("history", &root.join("many"))).unwrap();
     let mut rest = Vec::new();
-    views.list_dir(ino, 15_000, |listed, _| {
-        rest.push(listed.node.ino());
-        rest.len() < 5
-    }).unwrap();
+    views
+        .list_dir(ino, 15_000, |listed, _| {
+            rest.push(listed.node.ino());
+            rest.len() < 5
+        })
+        .unwrap();
     assert_eq!(rest, listed[14_998..15_003].iter().map(|(_, ino)| *ino).collect::<Vec<_>>());
     assert_eq!(resolve(&views, below("history", &root.join("many/010000"))), Some(listed.iter().find(|(n, _)| n == "010000").unwrap().1));
 }

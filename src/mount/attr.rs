@@ -79,9 +79,7 @@ impl Owners {
                 let (uid, gid) = guard.owner.map_or(self.mounter, |owner| self.all.unwrap_or(owner));
                 FileAttr { perm: guard.perm, uid, gid, ..at(*changed_ns) }
             }
-            Node::Link { target, time_ns, names, .. } => {
-                FileAttr { size: target.len() as u64, perm: 0o777, nlink: *names, ..at(*time_ns) }
-            }
+            Node::Link { target, time_ns, names, .. } => FileAttr { size: target.len() as u64, perm: 0o777, nlink: *names, ..at(*time_ns) },
             Node::Root(_, m) => at(m.snapshot.manifest.time_ns),
             Node::Entry(_, _, spot) => self.entry(spot.entry(), blank),
         }

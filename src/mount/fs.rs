@@ -13,8 +13,8 @@ use std::{
 };
 
 use fuser::{
-    Errno, FileAttr, FileHandle, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    Errno, FileAttr, FileHandle, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
 use crate::{
@@ -239,10 +239,11 @@ impl Filesystem for Fs {
             Ok(()) => reply.ok(),
             Err(e) => return reply.error(e),
         }
-        if !any && offset > 2 {
-            if let Some(dir) = self.views.same_dir(ino.0) {
-                self.push.listed(dir);
-            }
+        if !any
+            && offset > 2
+            && let Some(dir) = self.views.same_dir(ino.0)
+        {
+            self.push.listed(dir);
         }
     }
 
@@ -319,5 +320,4 @@ mod tests {
         assert_eq!((at(25, 3), at(30, 4)), (Err(Errno::ENXIO.code()), Err(Errno::ENXIO.code())));
         assert_eq!(seek(5, &[], 2, 4).map_err(|e| e.code()), Ok(5));
     }
-
 }

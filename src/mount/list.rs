@@ -56,7 +56,8 @@ impl SnapshotList {
     pub fn next(&self, all: Vec<Arc<Mounted>>, line: Timeline) -> (Self, Vec<String>) {
         let mut problems = Vec::new();
         let mut next = Self { generation: self.generation + 1, line, gone: self.gone.clone(), ..Self::default() };
-        next.changed_ns = all.iter().map(|m| m.snapshot.manifest.time_ns).max().unwrap_or(0).max(self.changed_ns + i128::from(self.generation > 0));
+        next.changed_ns =
+            all.iter().map(|m| m.snapshot.manifest.time_ns).max().unwrap_or(0).max(self.changed_ns + i128::from(self.generation > 0));
         next.by_serial = all.iter().enumerate().map(|(n, m)| (m.serial, n)).collect();
         next.by_name = all.iter().enumerate().map(|(n, m)| (m.name.clone(), n)).collect();
         next.snapshots = all.iter().map(|m| m.snapshot.clone()).collect();

@@ -48,7 +48,7 @@ pub fn escaped(name: &[u8]) -> Option<Vec<u8>> {
 /// The name that is shown as `shown`; `None` if none is.
 pub fn unescaped(shown: &[u8]) -> Option<&[u8]> {
     match shown.strip_prefix(VERSIONS) {
-        Some(rest) if rest.is_empty() => None,
+        Some([]) => None,
         Some(rest) if rest.iter().all(|b| *b == b'@') => Some(&shown[..shown.len() - 1]),
         _ => Some(shown),
     }

@@ -163,7 +163,7 @@ impl<'a> Differing<'a> {
     }
 
     /// The next name.
-    pub fn next(&mut self) -> Result<Option<Pair>> {
+    pub fn next_pair(&mut self) -> Result<Option<Pair>> {
         enum Step {
             Skip,
             OpenOld,
@@ -235,7 +235,7 @@ pub fn each_change(
     let mut levels = vec![(Differing::new(dirs, sides.0, sides.1, old, new), 0)];
     while let Some((level, len)) = levels.last_mut() {
         path.truncate(*len);
-        let Some(pair) = level.next()? else {
+        let Some(pair) = level.next_pair()? else {
             levels.pop();
             continue;
         };

@@ -311,7 +311,9 @@ impl Dirs {
         let Some(offset) = index.checked_sub(base + 1) else { return Ok(None) };
         let Some((leaf, _, numbers)) = self.leaf(keys, dir, |part| part.numbers_before <= offset)? else { return Ok(None) };
         let offset = offset - numbers;
-        Ok(spot(&leaf, base + 1 + numbers, |l| (offset < l.counts().numbers).then(|| l.starts.partition_point(|start| *start <= offset) - 1)))
+        Ok(spot(&leaf, base + 1 + numbers, |l| {
+            (offset < l.counts().numbers).then(|| l.starts.partition_point(|start| *start <= offset) - 1)
+        }))
     }
 
     /// The entries from the first directory below `root` down to the one with the number `index`.

@@ -286,7 +286,10 @@ fn changes_are_files_in_three_directories() {
     let dest = home.path("patched");
     run_tool("cp", "coreutils", &[Path::new("-a"), &inside(&mounted, "at/latest~1", top.clone()), &dest]);
     shell(&at("removed", ""), &format!("find . -type f -o -type l | (cd {} && xargs rm)", dest.display()));
-    shell(&home.path(""), &format!("rm {0}/kind; cp -a {1}/. {0}; cp -a {2}/. {0}", dest.display(), at("added", "").display(), at("modified", "").display()));
+    shell(
+        &home.path(""),
+        &format!("rm {0}/kind; cp -a {1}/. {0}; cp -a {2}/. {0}", dest.display(), at("added", "").display(), at("modified", "").display()),
+    );
     shell(&dest, "rm -r gone gone-empty && mkdir -p new-empty/deep");
     assert_eq!(shell(&home.path(""), &format!("diff -r --no-dereference {} {}", dest.display(), top.display())), "");
 }

@@ -201,7 +201,7 @@ impl Views {
         let Some(dir) = compared.shown_first(dirs.0, dirs.1).0 else { return Ok(listing) };
         let dir = self.dirs.dir(&shown.keys, &dir)?;
         let mut differing = Differing::new(&self.dirs, &compared.sides.0, &compared.sides.1, dirs.0, dirs.1);
-        while let Some(pair) = differing.next()? {
+        while let Some(pair) = differing.next_pair()? {
             let Some(name) = pair.entry().map(|entry| entry.name.clone()) else { continue };
             if self.belongs(&compared, &pair)?
                 && let Some(node) = self.entry_child(way, shown, dir.clone(), index, &name)?

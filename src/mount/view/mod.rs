@@ -1,9 +1,12 @@
 //! What each name in a mount is, and each number. Everything a mount answers, without a kernel.
 //!
-//! `history` and `changes` beside this file hold what belongs to these two; `node` what a number can stand for.
+//! Beside this file: `node` what a number can stand for, `listing` what a directory lists; `groups`, `history` and `changes` what belongs to
+//! those views alone.
 
 mod changes;
+mod groups;
 mod history;
+mod listing;
 mod node;
 mod union;
 
@@ -15,14 +18,16 @@ use std::{
 
 pub use node::{Listed, Node, Way, What};
 
+use groups::{group, group_named, groups_of, link};
+
 use crate::{
     error::{Error, ErrorKind, Result},
     event::Sink,
     format::{Content, Entry},
     mount::{
         doors::{Door, Doors},
-        inode::{AT, CHANGES, HISTORY, HOSTS, Made, Mounted, Place, ROOT, SNAPSHOTS, TAGS, hashed, serial},
-        list::{Group, SnapshotList},
+        inode::{AT, CHANGES, HISTORY, HOSTS, Made, Mounted, Place, ROOT, SNAPSHOTS, TAGS, serial},
+        list::SnapshotList,
         listing::Listings,
     },
     pack::Bounded,
@@ -217,7 +222,7 @@ impl Views {
                 What::Top(HISTORY) => self.path_child(&list, *ino, &[], name),
                 What::Top(_) => Ok(None),
                 What::Group { list, hosts, at } => {
-                    let group = if *hosts { &list.hosts[*at] } else { &list.tags[*at] };
+                    let group = &groups_of(list, *hosts)[*at];
                     let members = group.members.iter().map(|n| &list.all[*n]);
                     Ok(members.into_iter().find(|m| m.name.as_bytes() == name).map(|m| link(list, m)))
                 }
@@ -336,94 +341,6 @@ impl Views {
         }
     }
 
-    /// Lists directory `ino` from cookie `from` on, handing each name with the cookie after it to `each` until that returns false.
-    ///
-    /// Cookies count names in the order of the listing. Below a snapshot they hold across requests and mounts.
-    pub fn list_dir(&self, ino: u64, from: u64, mut each: impl FnMut(Listed, u64) -> bool) -> Result<()> {
-        let node = self.node(ino)?;
-        let skip = usize::try_from(from).unwrap_or(usize::MAX);
-        let fixed = node.is_fixed();
-        for (n, dots) in [".", ".."].iter().enumerate().skip(skip) {
-            let node = if *dots == "." { self.node(ino)? } else { self.above(&node)? };
-            if !each(Listed { name: dots.as_bytes().to_vec(), node, fixed }, n as u64 + 1) {
-                return Ok(());
-            }
-        }
-        let skip = skip.saturating_sub(2);
-        let mut tell = |n: usize, name: &[u8], node: Node| each(Listed { name: name.to_vec(), node, fixed }, n as u64 + 3);
-        let list = self.list();
-        match &node {
-            Node::Link { .. } => return Err(not_a_dir()),
-            Node::Made { what, ino, .. } => match what {
-                What::Top(ROOT) => {
-                    let latest = list.latest(&self.host).map(|m| (LATEST, Node::Root(Way::Latest, m.clone())));
-                    let mut names: Vec<_> = TOPS.iter().map(|(name, ino)| (*name, self.top(&list, *ino))).chain(latest).collect();
-                    names.sort_by_key(|(name, _)| *name);
-                    let names = names.into_iter().enumerate().skip(skip);
-                    names.map(|(n, (name, node))| tell(n, name, node)).take_while(|more| *more).for_each(drop);
-                }
-                What::Top(SNAPSHOTS) => {
-                    let all = list.all.iter().enumerate().skip(skip);
-                    all.map(|(n, m)| tell(n, m.name.as_bytes(), Node::Root(Way::Snapshots, m.clone()))).take_while(|more| *more).for_each(drop);
-                }
-                What::Top(top @ (HOSTS | TAGS)) => {
-                    let groups = if *top == HOSTS { &list.hosts } else { &list.tags };
-                    let nodes = (skip..groups.len()).map(|at| (at, &groups[at].name, group_node(&list, *top == HOSTS, at)));
-                    nodes.map(|(n, name, node)| tell(n, name.as_bytes(), node)).take_while(|more| *more).for_each(drop);
-                }
-                What::Top(AT) => {
-                    for (n, day) in list.days.iter().enumerate().skip(skip) {
-                        // A day whose snapshots a clock put in another order may have none at its end.
-                        if let Some(node) = self.at(&list, day.as_bytes())?
-                            && !tell(n, day.as_bytes(), node)
-                        {
-                            break;
-                        }
-                    }
-                }
-                What::Top(HISTORY) => self.list_path(&list, *ino, &[], skip, tell)?,
-                What::Top(_) => (),
-                What::Group { list, hosts, at } => {
-                    let group = if *hosts { &list.hosts[*at] } else { &list.tags[*at] };
-                    let members = group.members.iter().map(|n| &list.all[*n]).enumerate().skip(skip);
-                    members.map(|(n, m)| tell(n, m.name.as_bytes(), link(list, m))).take_while(|more| *more).for_each(drop);
-                }
-                What::Path(path) => self.list_path(&list, *ino, path, skip, tell)?,
-                What::Versions(path) => self.list_versions(&list, *ino, path, skip, tell)?,
-                What::Change(_, door) => self.list_kinds(door, skip, tell)?,
-            },
-            Node::Root(way, mounted) => match way.change() {
-                Some(door) => self.list_changed(way, door, mounted, 0, ino, skip, tell)?,
-                None => self.list_entries(way, mounted, self.dirs.dir(&mounted.keys, mounted.root())?, 0, skip, tell)?,
-            },
-            Node::Entry(way, mounted, spot) => match (self.dir_of(mounted, spot.entry())?, way.change()) {
-                (None, _) => return Err(not_a_dir()),
-                (Some(_), Some(door)) => self.list_changed(way, door, mounted, spot.index, ino, skip, tell)?,
-                (Some(dir), None) => self.list_entries(way, mounted, dir, spot.index, skip, tell)?,
-            },
-        }
-        Ok(())
-    }
-
-    fn list_entries(
-        &self,
-        way: &Way,
-        mounted: &Arc<Mounted>,
-        dir: Dir,
-        base: u64,
-        skip: usize,
-        mut tell: impl FnMut(usize, &[u8], Node) -> bool,
-    ) -> Result<()> {
-        for at in skip.. {
-            let Some(spot) = self.dirs.at(&mounted.keys, &dir, base, at)? else { break };
-            let name = spot.entry().name.clone();
-            if !tell(at, &name, Node::Entry(way.clone(), mounted.clone(), spot)) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     /// Fills `out` from the file `ino` at `offset`; returns how many bytes there were before its end.
     pub fn read(&self, ino: u64, offset: u64, out: &mut [u8]) -> Result<usize> {
         self.read_node(&self.node(ino)?, offset, out)
@@ -442,44 +359,5 @@ impl Views {
             },
             _ => Err(Error::usage("not a regular file")),
         }
-    }
-}
-
-fn not_a_dir() -> Error {
-    Error::usage("not a directory")
-}
-
-fn groups_of(list: &SnapshotList, hosts: bool) -> &[Group] {
-    if hosts { &list.hosts } else { &list.tags }
-}
-
-fn group_node(list: &Arc<SnapshotList>, hosts: bool, at: usize) -> Node {
-    let group = &groups_of(list, hosts)[at];
-    let ino = Place::Made(if hosts { Made::Host(group.hash) } else { Made::Tag(group.hash) }).ino();
-    let newest = group.members.last().map_or(0, |n| list.all[*n].snapshot.manifest.time_ns);
-    // Not older than what the whole list says: its time must change when its names do.
-    let changed_ns = newest.max(list.changed_ns);
-    Node::Made { ino, what: What::Group { list: list.clone(), hosts, at }, changed_ns, guard: None }
-}
-
-fn group(list: &Arc<SnapshotList>, hosts: bool, hash: u64) -> Option<Node> {
-    groups_of(list, hosts).iter().position(|g| g.hash == hash).map(|at| group_node(list, hosts, at))
-}
-
-fn group_named(list: &Arc<SnapshotList>, hosts: bool, name: &[u8]) -> Option<Node> {
-    groups_of(list, hosts).iter().position(|g| g.name.as_bytes() == name).map(|at| group_node(list, hosts, at))
-}
-
-fn link(list: &SnapshotList, mounted: &Mounted) -> Node {
-    let manifest = &mounted.snapshot.manifest;
-    let mut hashes: Vec<u64> = manifest.tags.iter().map(|tag| hashed(tag)).collect();
-    hashes.sort_unstable();
-    hashes.dedup();
-    let tags = hashes.iter().filter(|hash| list.tags.iter().any(|g| g.hash == **hash)).count();
-    Node::Link {
-        ino: Place::Made(Made::Link(mounted.serial)).ino(),
-        target: format!("../../snapshots/{}", mounted.name).into_bytes(),
-        time_ns: manifest.time_ns,
-        names: 1 + tags as u32,
     }
 }
