@@ -373,6 +373,63 @@ fn a_name_in_a_huge_directory_is_found_by_reading_one_part_of_it() {
 }
 
 #[test]
+fn large_directories_are_compared_part_by_part_whatever_moved_in_them() {
+    let mut life = Life { state: 4711 };
+    for round in 0..12 {
+        let host = Host::memory();
+        let mut forge = Forge::new(&host);
+        let (mut sketch, mut tree) = (Sketch::default(), BTreeMap::new());
+        let first = life.below(12_000);
+        for _ in 0..first {
+            let name = format!("{:06}", life.below(1_000_000));
+            sketch.write(&name, "old", 0);
+            tree.insert(name, "old");
+        }
+        forge.seal(&sketch, "test");
+        let before = tree.clone();
+        // A few names anywhere, or whole runs, appear, vanish and change.
+        for _ in 0..life.below(30) {
+            let start = life.below(1_000_000);
+            for n in start..start + life.below(3) * life.below(2000) + 1 {
+                let name = format!("{n:06}");
+                match life.below(3) {
+                    0 => {
+                        sketch.remove(&name);
+                        tree.remove(&name);
+                    }
+                    _ => {
+                        sketch.write(&name, "new", 1);
+                        tree.insert(name, "new");
+                    }
+                }
+            }
+        }
+        forge.seal(&sketch, "test");
+        let snapshots = host.snapshots();
+        let reader = Arc::new(host.reader());
+        let dirs = Dirs::new(reader.clone(), DIRS_BYTES);
+        for (a, b, old, new) in [(0, 1, &before, &tree), (1, 0, &tree, &before)] {
+            let sides = (Side::of(&reader, &snapshots[a]), Side::of(&reader, &snapshots[b]));
+            let mut differing = vault::Differing::new(&dirs, &sides.0, &sides.1, Some(sides.0.root), Some(sides.1.root));
+            let mut got = Vec::new();
+            while let Some(pair) = differing.next_pair().unwrap() {
+                let name = String::from_utf8(pair.entry().unwrap().name.to_vec()).unwrap();
+                got.push((name, pair.old.is_some(), pair.new.is_some()));
+            }
+            let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+            let differ = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
+            let expected: Vec<_> = differ.map(|name| (name.clone(), old.contains_key(name), new.contains_key(name))).collect();
+            assert!(got == expected, "round {round}: {} of {}", got.len(), expected.len());
+        }
+        // And the history has every name of both.
+        let (views, _) = views(&host);
+        let listed: Vec<String> = list(&views, "history").into_iter().map(|(name, _)| name).collect();
+        let union: BTreeSet<&String> = before.keys().chain(tree.keys()).collect();
+        assert!(listed.iter().eq(union), "round {round}");
+    }
+}
+
+#[test]
 fn a_damaged_directory_costs_its_own_versions_only_and_is_said() {
     let (_temp, root) = temp();
     let memory = Memory::default();

@@ -288,3 +288,50 @@ pub fn is_same(a: &Entry, b: &Entry, one_domain: bool) -> bool {
     };
     a.mode == b.mode && a.uid == b.uid && a.gid == b.gid && a.mtime_ns == b.mtime_ns && a.xattrs == b.xattrs && content()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{ChunkList, ChunkRef, HardLink};
+
+    fn file(size: u64, chunk: u8) -> Entry {
+        let data = Data::Chunks(ChunkList::pack(&[ChunkRef { id: ChunkId::from_bytes([chunk; 32]), len: 300 }]));
+        Entry {
+            name: b"name"[..].into(),
+            mode: 0o100_644,
+            uid: 0,
+            gid: 0,
+            mtime_ns: 5,
+            ctime_ns: 6,
+            source_inode: 7,
+            hard_link: None,
+            xattrs: Vec::new(),
+            user: None,
+            group: None,
+            content: Content::File { size, data, holes: Vec::new() },
+        }
+    }
+
+    #[test]
+    fn a_version_is_what_a_person_would_call_one() {
+        let one = file(300, 1);
+        let with = |change: &dyn Fn(&mut Entry)| {
+            let mut other = one.clone();
+            change(&mut other);
+            is_same(&one, &other, true)
+        };
+        assert!(with(&|e| (e.ctime_ns, e.source_inode, e.hard_link) = (0, 0, Some(HardLink { group: 1, nlink: 2 }))));
+        assert!(with(&|e| e.user = Some(b"ada"[..].into())));
+        assert!(!with(&|e| e.mode = 0o100_600));
+        assert!(!with(&|e| e.mtime_ns = 6));
+        assert!(!with(&|e| e.gid = 1));
+        assert!(!with(&|e| e.xattrs.push((b"user.a"[..].into(), b""[..].into()))));
+        assert!(!with(&|e| e.content = Content::Symlink(b"x"[..].into())));
+        // The same content has other ids in another domain.
+        assert!(!is_same(&one, &file(300, 2), true));
+        assert!(is_same(&one, &file(300, 2), false) && !is_same(&one, &file(301, 2), false));
+        let dir = Content::Dir { node: ChunkId::from_bytes([1; 32]), below: 3 };
+        let dir = Entry { content: dir, ..one.clone() };
+        assert!(is_same(&dir, &dir, true) && !is_same(&dir, &dir, false));
+    }
+}

@@ -37,6 +37,11 @@ impl Sketch {
             },
         }
     }
+
+    /// Takes a name out of this directory.
+    pub fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
 }
 
 /// Seals sketches.
