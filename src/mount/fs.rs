@@ -257,9 +257,10 @@ impl Filesystem for Fs {
             return reply.error(Errno::ENOSYS);
         }
         if name.as_bytes() == xattr::BLAKE3 {
-            return match self.answer(|| self.blake3.wanted(&self.views, ino.0)) {
-                Ok(file) => self.blake3.answer(file, size, reply),
-                Err(e) => reply.error(if e.code() == Errno::EOPNOTSUPP.code() { Errno::NO_XATTR } else { e }),
+            return match self.answer(|| self.blake3.wanted(ino.0)) {
+                Ok(Some(file)) => self.blake3.answer(file, size, reply),
+                Ok(None) => reply.error(Errno::NO_XATTR),
+                Err(e) => reply.error(e),
             };
         }
         let value = self.answer(|| xattr::value(&self.views, ino.0, name.as_bytes()));

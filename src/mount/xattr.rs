@@ -106,16 +106,10 @@ impl Blake3 {
         Ok(Self { views, sink, queue })
     }
 
-    /// The file with the number `ino`.
-    ///
-    /// # Errors
-    /// `Usage` if it is none.
-    pub fn wanted(&self, views: &Views, ino: u64) -> Result<File> {
-        let node = views.node(ino)?;
-        match size_of(&node) {
-            Some(len) => Ok(File { node, len }),
-            None => Err(Error::usage("not a regular file")),
-        }
+    /// The file with the number `ino`; `None` if it is something else.
+    pub fn wanted(&self, ino: u64) -> Result<Option<File>> {
+        let node = self.views.node(ino)?;
+        Ok(size_of(&node).map(|len| File { node, len }))
     }
 
     /// Answers the question for the hash of `file`, now or when its turn comes.
