@@ -4,6 +4,8 @@
 mod common;
 #[path = "mount/life.rs"]
 mod life;
+#[path = "mount/views.rs"]
+mod views;
 
 use std::{
     collections::BTreeMap,
@@ -228,7 +230,7 @@ fn snapshots_are_named_by_time_and_id() {
     }
     let mut top: Vec<_> = fs::read_dir(home.mnt()).unwrap().map(|e| e.unwrap().file_name()).collect();
     top.sort();
-    assert_eq!(top, ["latest", "snapshots"]);
+    assert_eq!(top, ["at", "changes", "history", "hosts", "latest", "snapshots", "tags"]);
 }
 
 #[test]

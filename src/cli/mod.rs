@@ -83,7 +83,7 @@ enum Command {
     /// Create a vault and print its recovery kit
     Init(init::Args),
     /// Add a snapshot of some paths
-    Seal(seal::Args),
+    Seal(Box<seal::Args>),
     /// List snapshots
     Snapshots(snapshots::Args),
     /// Show every snapshot as files below a directory, until ^C or unmount

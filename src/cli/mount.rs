@@ -12,8 +12,29 @@ use crate::{
     vault::Reader,
 };
 
+/// What stands below a mount.
+const VIEWS: &str = "\
+Below DIR:
+  latest/                 the newest snapshot: of this host, else of any
+  snapshots/NAME/         each snapshot, with the full paths of its sources
+  hosts/HOST/, tags/TAG/  links to the snapshots of one host, or with one tag
+  at/TIME/                the newest snapshot at or before TIME: 2025-11-08 (the end of that day),
+                          2025-11-08T03:00, yesterday, '3 days ago'; or an id, latest~2;
+                          or any of these after HOST@
+  history/FILE/           every version of FILE, named by time, newest last, even if it was deleted
+  history/DIR/            every name that ever stood in DIR, to go on from
+  history/DIR/@versions/  every version of DIR itself; a name @versions is shown as @versions@
+  changes/A..B/           added/, modified/, removed/: what differs between two snapshots, as
+                          files; A and B as in at/
+
+Where extended attributes are shown, these can be asked for by name:
+  user.coffre.snapshot    id of the snapshot, and the name of its directory
+  user.coffre.versions    how many versions the path has
+  user.coffre.blake3      BLAKE3 of the content; reads the whole file, of up to 16 GiB";
+
 /// Show every snapshot as files.
 #[derive(clap::Args)]
+#[command(after_long_help = VIEWS)]
 pub struct Args {
     /// An empty directory
     #[arg(value_name = "DIR")]

@@ -7,7 +7,8 @@ use crate::error::ErrorKind;
 /// The errno of a failure.
 pub fn errno(kind: ErrorKind) -> Errno {
     match kind {
-        ErrorKind::NotFound => Errno::ENOENT,
+        // A missing name is an answer, not a failure; what is not found is the number of something that is there no more.
+        ErrorKind::NotFound => Errno::ESTALE,
         ErrorKind::Locked => Errno::EBUSY,
         ErrorKind::WrongKey => Errno::EACCES,
         ErrorKind::Unsupported | ErrorKind::Usage => Errno::EOPNOTSUPP,

@@ -9,12 +9,12 @@ use std::{
     os::unix::ffi::OsStrExt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    Errno, FileAttr, FileHandle, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
 use crate::{
@@ -22,16 +22,18 @@ use crate::{
     event::{Event, Sink},
     format::{Content, Entry, Hole},
     mount::{
+        attr::{Owners, kind},
         errno::errno,
         push::Push,
-        view::{Node, Views},
+        view::{Found, Node, Views},
+        xattr::{self, Blake3, reply_xattr},
     },
 };
 
 /// Everything below a snapshot is immutable: the kernel may keep it as long as it likes.
 const FOREVER: Duration = Duration::from_secs(1 << 30);
-/// What the mount made up can change when a snapshot is sealed.
-const A_MOMENT: Duration = Duration::from_secs(1);
+/// What the mount made up can change when a snapshot is sealed. With the time between two looks at the vault below two seconds.
+const A_MOMENT: Duration = Duration::from_millis(500);
 /// Requests that the kernel may have under way in the background.
 const BACKGROUND_MAX: u16 = 64;
 
@@ -42,92 +44,13 @@ pub struct Fs {
     pub sink: Arc<dyn Sink>,
     /// Whether extended attributes are answered at all.
     pub xattrs: bool,
-    /// Shown in place of the recorded owner.
-    pub owner: Option<(u32, u32)>,
-    /// Owner of the directories that the mount made up.
-    pub mounter: (u32, u32),
+    pub owners: Owners,
+    pub blake3: Blake3,
     /// Whether the kernel shall obey ACLs.
     pub posix_acl: bool,
 }
 
-fn time(ns: i128) -> SystemTime {
-    let part = |ns: u128| Duration::new(u64::try_from(ns / 1_000_000_000).unwrap_or(u64::MAX >> 1), (ns % 1_000_000_000) as u32);
-    match ns {
-        0.. => UNIX_EPOCH.checked_add(part(ns.unsigned_abs())),
-        _ => UNIX_EPOCH.checked_sub(part(ns.unsigned_abs())),
-    }
-    .unwrap_or(UNIX_EPOCH)
-}
-
-fn file_type(entry: &Entry) -> FileType {
-    match entry.content {
-        Content::File { .. } => FileType::RegularFile,
-        Content::Dir { .. } => FileType::Directory,
-        Content::Symlink(_) => FileType::Symlink,
-        Content::Device { .. } if entry.mode & 0o170_000 == 0o020_000 => FileType::CharDevice,
-        Content::Device { .. } => FileType::BlockDevice,
-        Content::Fifo => FileType::NamedPipe,
-    }
-}
-
-/// A device number as the kernel's protocol has it: `new_encode_dev`, include/linux/kdev_t.h.
-fn encode_device(major: u32, minor: u32) -> u32 {
-    (minor & 0xff) | major << 8 | (minor & !0xff) << 12
-}
-
 impl Fs {
-    fn attr(&self, node: &Node) -> (FileAttr, Duration) {
-        let blank = FileAttr {
-            ino: INodeNo(node.ino()),
-            size: 0,
-            blocks: 0,
-            atime: UNIX_EPOCH,
-            mtime: UNIX_EPOCH,
-            ctime: UNIX_EPOCH,
-            crtime: UNIX_EPOCH,
-            kind: FileType::Directory,
-            perm: 0o755,
-            // Programs that count subdirectories by links know that 1 means nothing.
-            nlink: 1,
-            uid: self.mounter.0,
-            gid: self.mounter.1,
-            rdev: 0,
-            blksize: 4096,
-            flags: 0,
-        };
-        let at = |ns: i128| FileAttr { atime: time(ns), mtime: time(ns), ctime: time(ns), ..blank };
-        match node {
-            Node::Top { mtime_ns, .. } => (at(*mtime_ns), A_MOMENT),
-            Node::Root(_, m) => (at(m.snapshot.manifest.time_ns), FOREVER),
-            Node::Entry(_, _, spot) => (self.entry_attr(spot.entry(), blank), FOREVER),
-        }
-    }
-
-    fn entry_attr(&self, entry: &Entry, blank: FileAttr) -> FileAttr {
-        let (uid, gid) = self.owner.unwrap_or((entry.uid, entry.gid));
-        let stored = match &entry.content {
-            Content::File { size, holes, .. } => size - holes.iter().map(|h| h.len).sum::<u64>(),
-            _ => entry.size(),
-        };
-        FileAttr {
-            size: entry.size(),
-            blocks: stored.div_ceil(512),
-            atime: time(entry.mtime_ns),
-            mtime: time(entry.mtime_ns),
-            ctime: time(entry.ctime_ns),
-            kind: file_type(entry),
-            perm: (entry.mode & 0o7777) as u16,
-            nlink: entry.hard_link.map_or(1, |link| link.nlink),
-            uid,
-            gid,
-            rdev: match entry.content {
-                Content::Device { major, minor } => encode_device(major, minor),
-                _ => 0,
-            },
-            ..blank
-        }
-    }
-
     /// Runs a handler's body; a failure becomes an errno, a panic EIO. Damage is said to the log.
     fn answer<T>(&self, body: impl FnOnce() -> Result<T>) -> std::result::Result<T, Errno> {
         match catch_unwind(AssertUnwindSafe(body)) {
@@ -147,13 +70,44 @@ impl Fs {
         }
     }
 
+    /// Runs `f` on what `ino` stands for.
+    fn with_node<T>(&self, ino: INodeNo, f: impl FnOnce(&Node) -> std::result::Result<T, Errno>) -> std::result::Result<T, Errno> {
+        self.answer(|| self.views.node(ino.0).map(|node| f(&node)))?
+    }
+
     /// Runs `f` on the entry `ino`.
     fn with_entry<T>(
         &self,
         ino: INodeNo,
         f: impl FnOnce(Option<&Entry>) -> std::result::Result<T, Errno>,
     ) -> std::result::Result<T, Errno> {
-        self.answer(|| self.views.node(ino.0).map(|node| f(node.entry())))?
+        self.with_node(ino, |node| f(node.entry()))
+    }
+}
+
+/// For how long the kernel may keep something.
+fn lasts(fixed: bool) -> Duration {
+    if fixed { FOREVER } else { A_MOMENT }
+}
+
+/// What stands for a name that is missing.
+fn no_entry() -> FileAttr {
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: fuser::FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
     }
 }
 
@@ -169,6 +123,9 @@ impl Filesystem for Fs {
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_EXPORT_SUPPORT,
+            // A listing that the kernel keeps is dropped when the directory's time has moved: what the mount made up changes so. Costs
+            // nothing where attributes are kept for ever.
+            InitFlags::FUSE_AUTO_INVAL_DATA,
         ];
         if self.posix_acl && self.xattrs {
             wanted.push(InitFlags::FUSE_POSIX_ACL);
@@ -183,35 +140,33 @@ impl Filesystem for Fs {
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.answer(|| self.views.lookup(parent.0, name)) {
-            Ok(Some(node)) => {
-                let (attr, ttl) = self.attr(&node);
-                // `latest` is a name that moves.
-                let ttl = if parent.0 == super::inode::ROOT { A_MOMENT } else { ttl };
-                reply.entry(&ttl, &attr, Generation(0));
+            Ok(Found { node: Some(node), fixed }) => {
+                let attr = self.owners.attr(&node);
+                self.views.told(attr.ino.0);
+                reply.entry_with_ttls(&lasts(node.is_fixed()), &lasts(fixed), &attr, Generation(0));
             }
             // What the mount made up may appear any moment; inside a snapshot a missing name stays missing.
-            Ok(None) if parent.0 <= super::inode::SNAPSHOTS => reply.error(Errno::ENOENT),
-            Ok(None) => {
-                let node = Node::Top { ino: 0, mtime_ns: 0 };
-                reply.entry(&FOREVER, &self.attr(&node).0, Generation(0));
-            }
+            Ok(Found { node: None, fixed: false }) => reply.error(Errno::ENOENT),
+            Ok(Found { node: None, fixed: true }) => reply.entry(&FOREVER, &no_entry(), Generation(0)),
             Err(e) => reply.error(e),
         }
     }
 
+    fn forget(&self, _: &Request, ino: INodeNo, times: u64) {
+        self.views.forgotten(ino.0, times);
+    }
+
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         match self.answer(|| self.views.node(ino.0)) {
-            Ok(node) => {
-                let (attr, ttl) = self.attr(&node);
-                reply.attr(&ttl, &attr);
-            }
+            Ok(node) => reply.attr(&lasts(node.is_fixed()), &FileAttr { ino, ..self.owners.attr(&node) }),
             Err(e) => reply.error(e),
         }
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        let target = self.with_entry(ino, |entry| match entry.map(|e| &e.content) {
-            Some(Content::Symlink(target)) => Ok(target.clone()),
+        let target = self.with_node(ino, |node| match (node, node.entry().map(|e| &e.content)) {
+            (Node::Link { target, .. }, _) => Ok(target.clone()),
+            (_, Some(Content::Symlink(target))) => Ok(target.to_vec()),
             _ => Err(Errno::EINVAL),
         });
         match target {
@@ -256,8 +211,7 @@ impl Filesystem for Fs {
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let listed = self.answer(|| {
             self.views.list_dir(ino.0, offset, |listed, next| {
-                let kind = listed.node.entry().map_or(FileType::Directory, file_type);
-                !reply.add(INodeNo(listed.node.ino()), next, kind, OsStr::from_bytes(&listed.name))
+                !reply.add(INodeNo(listed.node.ino()), next, kind(&listed.node), OsStr::from_bytes(&listed.name))
             })
         });
         match listed {
@@ -271,17 +225,25 @@ impl Filesystem for Fs {
         let listed = self.answer(|| {
             self.views.list_dir(ino.0, offset, |listed, next| {
                 any = true;
-                let (attr, ttl) = self.attr(&listed.node);
-                let ttl = if ino.0 == super::inode::ROOT { A_MOMENT } else { ttl };
-                !reply.add(attr.ino, next, OsStr::from_bytes(&listed.name), &ttl, &attr, Generation(0))
+                let attr = self.owners.attr(&listed.node);
+                // One time for the name and what it stands for.
+                let ttl = lasts(listed.fixed && listed.node.is_fixed());
+                let full = reply.add(attr.ino, next, OsStr::from_bytes(&listed.name), &ttl, &attr, Generation(0));
+                if !full && next > 2 {
+                    self.views.told(attr.ino.0);
+                }
+                !full
             })
         });
         match listed {
             Ok(()) => reply.ok(),
             Err(e) => return reply.error(e),
         }
-        if !any && offset > 2 {
-            self.push.listed(ino.0);
+        if !any
+            && offset > 2
+            && let Some(dir) = self.views.same_dir(ino.0)
+        {
+            self.push.listed(dir);
         }
     }
 
@@ -294,11 +256,15 @@ impl Filesystem for Fs {
         if !self.xattrs {
             return reply.error(Errno::ENOSYS);
         }
-        let value = self.with_entry(ino, |entry| {
-            let xattrs = entry.map(|e| e.xattrs.as_slice()).unwrap_or_default();
-            xattrs.iter().find(|(n, _)| **n == *name.as_bytes()).map(|(_, value)| value.to_vec()).ok_or(Errno::NO_XATTR)
-        });
-        reply_xattr(value, size, reply);
+        if name.as_bytes() == xattr::BLAKE3 {
+            return match self.answer(|| self.blake3.wanted(ino.0)) {
+                Ok(Some(file)) => self.blake3.answer(file, size, reply),
+                Ok(None) => reply.error(Errno::NO_XATTR),
+                Err(e) => reply.error(e),
+            };
+        }
+        let value = self.answer(|| xattr::value(&self.views, ino.0, name.as_bytes()));
+        reply_xattr(value.and_then(|value| value.ok_or(Errno::NO_XATTR)), size, reply);
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
@@ -342,15 +308,6 @@ fn seek(size: u64, holes: &[Hole], offset: u64, whence: i32) -> std::result::Res
     }
 }
 
-fn reply_xattr(value: std::result::Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
-    match value {
-        Err(e) => reply.error(e),
-        Ok(value) if size == 0 => reply.size(value.len() as u32),
-        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
-        Ok(value) => reply.data(&value),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,23 +320,5 @@ mod tests {
         assert_eq!((at(12, 3), at(12, 4)), (Ok(12), Ok(20)));
         assert_eq!((at(25, 3), at(30, 4)), (Err(Errno::ENXIO.code()), Err(Errno::ENXIO.code())));
         assert_eq!(seek(5, &[], 2, 4).map_err(|e| e.code()), Ok(5));
-    }
-
-    #[test]
-    fn times_before_1970_and_after_2106_are_exact() {
-        for ns in [-1, -86_400_000_000_000_000_001, 4_300_000_000_000_000_005] {
-            let t = time(ns);
-            let back = match t.duration_since(UNIX_EPOCH) {
-                Ok(d) => d.as_nanos() as i128,
-                Err(e) => -(e.duration().as_nanos() as i128),
-            };
-            assert_eq!(back, ns);
-        }
-    }
-
-    #[test]
-    fn device_numbers_are_the_kernels() {
-        assert_eq!(encode_device(259, 300), 0x0011_032c);
-        assert_eq!(encode_device(1, 3), 0x103);
     }
 }

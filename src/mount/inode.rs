@@ -1,12 +1,21 @@
-//! Inode number ⇄ place. No table: a number says which snapshot, seen through which door, and which entry of it.
+//! Inode number ⇄ place. No table but one for names that somebody made up: a number says what it stands for.
 //!
 //! ```text
-//! 63..62 view   61..34 snapshot   33 hard link   32..0 entry
+//! 63..61 kind   60..33 snapshot, or door   32..0 entry
 //! ```
 //!
 //! An entry's number is its place in a walk of the snapshot in order of names, which the counts in the tree give without a walk;
-//! so numbers are the same in every mount of a vault. Names of one inode share a number made from their group. Each
-//! view (`snapshots/…`, `latest/…`) has numbers of its own, as the kernel allows a directory one name only.
+//! so numbers are the same in every mount of a vault. Names of one inode share a number made from their group. Files have one
+//! number, however one came to them; directories one for each way, as the kernel allows a directory one name only:
+//!
+//! | kind | what | entry |
+//! |---|---|---|
+//! | 0 | made up: the tops, `hosts/HOST/`, `tags/TAG/`, their links | see [`Made`] |
+//! | 1, 2 | `snapshots/NAME/…`, and every file of every view; 2 with several names | the entry; its group |
+//! | 3 | directories in `latest/…` | the entry |
+//! | 4, 5 | `history/PATH/`, `history/PATH/@versions/` | the path's entry in the oldest snapshot that has it |
+//! | 6 | directories in a version of a directory | the entry << 6, and how deep the version lies |
+//! | 7 | directories in `at/TIME/…` and `changes/A..B/…`: the name has a number in this mount (`mount/doors.rs`) | the entry |
 
 use std::{
     collections::HashMap,
@@ -15,319 +24,201 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    format::{ChunkId, Content, Data, DomainKeys, Entry, Node},
-    pack::{Bounded, Weigh},
-    vault::{Reader, Snapshot},
+    format::{ChunkId, Content, DomainKeys, Entry},
+    vault::{Dirs, Snapshot, Spot},
 };
 
-/// The root of the mount.
+/// The directories at the top.
 pub const ROOT: u64 = 1;
 /// `snapshots/`.
 pub const SNAPSHOTS: u64 = 2;
+/// `hosts/`.
+pub const HOSTS: u64 = 3;
+/// `tags/`.
+pub const TAGS: u64 = 4;
+/// `at/`.
+pub const AT: u64 = 5;
+/// `history/`.
+pub const HISTORY: u64 = 6;
+/// `changes/`.
+pub const CHANGES: u64 = 7;
 
-const VIEW_SHIFT: u32 = 62;
-const SERIAL_SHIFT: u32 = 34;
-const SERIAL_BITS: u32 = 28;
-const LINK_BIT: u64 = 1 << 33;
-const INDEX_MASK: u64 = LINK_BIT - 1;
+const KIND_SHIFT: u32 = 61;
+const SERIAL_SHIFT: u32 = 33;
+const SERIAL_MASK: u64 = (1 << 28) - 1;
+const INDEX_MASK: u64 = (1 << SERIAL_SHIFT) - 1;
+const DEPTH_BITS: u32 = 6;
+/// In numbers of kind 0: which, above 57 bits.
+const MADE_SHIFT: u32 = 57;
+const MADE_MASK: u64 = (1 << MADE_SHIFT) - 1;
+/// Names below `at/` and `changes/` that one mount can number.
+pub const DOORS_MAX: u32 = SERIAL_MASK as u32;
 
-/// The door through which a snapshot is seen.
+/// What the mount made up, apart from the way into snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum View {
-    /// `snapshots/<name>/`.
-    Snapshots = 1,
-    /// `latest/`.
-    Latest = 2,
+pub enum Made {
+    /// A directory at the top, or the top itself.
+    Top(u64),
+    /// `hosts/HOST/`, by a hash of the host.
+    Host(u64),
+    /// `tags/TAG/`, by a hash of the tag.
+    Tag(u64),
+    /// The link to a snapshot: one inode with a name for its host and each tag.
+    Link(u32),
 }
 
 /// A number, taken apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// A directory of the mount itself.
-    Top(u64),
+    /// Made up.
+    Made(Made),
     /// An entry of a snapshot; 0 is its root.
-    In(View, u32, u64),
+    Snapshot(u32, u64),
+    /// An inode of a snapshot that has several names.
+    Linked(u32, u64),
+    /// A directory of the newest snapshot.
+    Latest(u32, u64),
+    /// All that ever stood at a path.
+    Path(u32, u64),
+    /// The versions of a directory.
+    Versions(u32, u64),
+    /// A directory in a version of the directory that lies so deep.
+    Version(u32, u64, u8),
+    /// A directory behind a numbered name.
+    Door(u32, u64),
 }
 
 impl Place {
     /// Takes a number apart.
     pub fn of(ino: u64) -> Option<Self> {
-        let serial = (ino >> SERIAL_SHIFT) as u32 & ((1 << SERIAL_BITS) - 1);
-        let index = ino & (LINK_BIT | INDEX_MASK);
-        match ino >> VIEW_SHIFT {
-            0 => Some(Place::Top(ino)),
-            1 => Some(Place::In(View::Snapshots, serial, index)),
-            2 => Some(Place::In(View::Latest, serial, index)),
-            _ => None,
-        }
+        let (serial, index) = ((ino >> SERIAL_SHIFT & SERIAL_MASK) as u32, ino & INDEX_MASK);
+        Some(match ino >> KIND_SHIFT {
+            0 => Place::Made(match (ino >> MADE_SHIFT, ino & MADE_MASK) {
+                (0, top @ ROOT..=CHANGES) => Made::Top(top),
+                (1, hash) => Made::Host(hash),
+                (2, hash) => Made::Tag(hash),
+                (3, serial) => Made::Link(u32::try_from(serial).ok()?),
+                _ => return None,
+            }),
+            1 => Place::Snapshot(serial, index),
+            2 => Place::Linked(serial, index),
+            3 => Place::Latest(serial, index),
+            4 => Place::Path(serial, index),
+            5 => Place::Versions(serial, index),
+            6 => Place::Version(serial, index >> DEPTH_BITS, (index & ((1 << DEPTH_BITS) - 1)) as u8),
+            _ => Place::Door(serial, index),
+        })
     }
 
     /// Puts a number together.
     pub fn ino(self) -> u64 {
+        let join = |kind: u64, serial: u32, index: u64| kind << KIND_SHIFT | u64::from(serial) << SERIAL_SHIFT | index & INDEX_MASK;
         match self {
-            Place::Top(ino) => ino,
-            Place::In(view, serial, index) => (view as u64) << VIEW_SHIFT | u64::from(serial) << SERIAL_SHIFT | index,
+            Place::Made(Made::Top(ino)) => ino,
+            Place::Made(Made::Host(hash)) => 1 << MADE_SHIFT | hash & MADE_MASK,
+            Place::Made(Made::Tag(hash)) => 2 << MADE_SHIFT | hash & MADE_MASK,
+            Place::Made(Made::Link(serial)) => 3 << MADE_SHIFT | u64::from(serial),
+            Place::Snapshot(serial, index) => join(1, serial, index),
+            Place::Linked(serial, index) => join(2, serial, index),
+            Place::Latest(serial, index) => join(3, serial, index),
+            Place::Path(serial, index) => join(4, serial, index),
+            Place::Versions(serial, index) => join(5, serial, index),
+            Place::Version(serial, index, depth) => join(6, serial, index << DEPTH_BITS | u64::from(depth)),
+            Place::Door(door, index) => join(7, door, index),
         }
+    }
+
+    /// Whether a version of a directory that lies so deep, in this snapshot, has numbers: up to 63 levels, and 134 million entries.
+    pub fn has_versions(depth: usize, last_index: u64) -> bool {
+        depth < 1 << DEPTH_BITS && last_index < 1 << (SERIAL_SHIFT - DEPTH_BITS)
     }
 }
 
 /// A number for a snapshot that never changes and is never used again: its sealer's place in the list of signers, and its own in the chain.
 pub fn serial(ordinal: usize, seq: u64) -> u32 {
-    ((ordinal as u64) << 20 | seq & 0xf_ffff) as u32 & ((1 << SERIAL_BITS) - 1)
+    (((ordinal as u64) << 20 | seq & 0xf_ffff) & SERIAL_MASK) as u32
 }
 
-/// A directory: its entries if they are one node, else where its parts are.
-///
-/// A part stays below 4 MiB, so that a directory of a million entries is never decoded whole for one of them.
-pub enum DirNode {
-    /// The entries, with the number of each.
-    Leaf(Leaf),
-    /// The parts, in order.
-    Split(Vec<PartRef>),
-}
-
-/// Entries sorted by name.
-pub struct Leaf {
-    /// The entries.
-    pub entries: Vec<Entry>,
-    /// For each entry: how many numbers stand between the first one's and its; one more at the end for all of them.
-    starts: Vec<u64>,
-    weight: u64,
-}
-
-/// One part of a large directory.
-pub struct PartRef {
-    first_name: Box<[u8]>,
-    id: ChunkId,
-    /// Entries before it.
-    entries_before: usize,
-    /// Numbers before it, the directory's own not counted.
-    numbers_before: u64,
-}
-
-impl Weigh for DirNode {
-    fn weight(&self) -> u64 {
-        match self {
-            DirNode::Leaf(leaf) => leaf.weight,
-            DirNode::Split(parts) => parts.iter().map(|p| 80 + p.first_name.len() as u64).sum(),
-        }
-    }
-}
-
-impl Leaf {
-    fn new(entries: Vec<Entry>) -> Self {
-        let mut next = 0u64;
-        let mut weight = 256;
-        let mut starts = Vec::with_capacity(entries.len() + 1);
-        for entry in &entries {
-            starts.push(next);
-            next = next.saturating_add(entry.span());
-            weight += (size_of::<Entry>() + 8 + entry.name.len()) as u64 + extra(entry);
-        }
-        starts.push(next);
-        Self { entries, starts, weight }
-    }
-
-    fn span(&self) -> u64 {
-        *self.starts.last().expect("there is one more start than entries")
-    }
-}
-
-fn extra(entry: &Entry) -> u64 {
-    let content = match &entry.content {
-        Content::File { data: Data::Inline(bytes), holes, .. } => bytes.len() + holes.len() * 16,
-        Content::File { data: Data::Chunks(list), holes, .. } => list.as_bytes().len() + holes.len() * 16,
-        Content::File { data: Data::Lists(parts), holes, .. } => parts.len() * 40 + holes.len() * 16,
-        Content::Symlink(target) => target.len(),
-        _ => 0,
-    };
-    (content + entry.xattrs.iter().map(|(n, v)| n.len() + v.len() + 32).sum::<usize>()) as u64
+/// A number made from text, for [`Made::Host`] and [`Made::Tag`].
+pub fn hashed(text: &str) -> u64 {
+    let hash = crate::format::digest(text.as_bytes());
+    u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight of 32 bytes")) & MADE_MASK
 }
 
 /// A snapshot that can be looked into.
 pub struct Mounted {
     /// The snapshot.
-    pub snapshot: Snapshot,
+    pub snapshot: Arc<Snapshot>,
     /// The keys of its domain.
     pub keys: Arc<DomainKeys>,
     /// Its number.
     pub serial: u32,
+    /// The name of its directory.
+    pub name: String,
     /// Numbers of inodes with several names, from their groups: known once one of the names was seen.
     links: RwLock<HashMap<u64, u64>>,
-}
-
-/// An entry with what holds it.
-pub struct Spot {
-    leaf: Arc<DirNode>,
-    at: usize,
-    /// Its number in the snapshot, by place; hard links are folded when it is shown.
-    pub index: u64,
-}
-
-impl Spot {
-    /// The entry.
-    pub fn entry(&self) -> &Entry {
-        match &*self.leaf {
-            DirNode::Leaf(leaf) => &leaf.entries[self.at],
-            DirNode::Split(_) => unreachable!("a spot is made from a leaf"),
-        }
-    }
 }
 
 impl Mounted {
     /// Makes a snapshot ready.
     pub fn new(snapshot: Snapshot, keys: Arc<DomainKeys>, serial: u32) -> Self {
-        Self { snapshot, keys, serial, links: RwLock::default() }
+        Self { name: snapshot.dir_name(), snapshot: Arc::new(snapshot), keys, serial, links: RwLock::default() }
     }
 
-    /// The number by which entry `entry` at place `index` is shown.
+    /// Its root node.
+    pub fn root(&self) -> &ChunkId {
+        &self.snapshot.manifest.root
+    }
+
+    /// The number by which the entry at place `index` is shown among its own.
     pub fn shown(&self, entry: &Entry, index: u64) -> u64 {
-        let Some(link) = entry.hard_link else { return index };
-        let folded = LINK_BIT | (link.group ^ link.group >> 33) & INDEX_MASK;
+        let Some(link) = entry.hard_link else { return Place::Snapshot(self.serial, index).ino() };
+        let folded = (link.group ^ link.group >> SERIAL_SHIFT) & INDEX_MASK;
         let known = self.links.read().expect("nobody panics while holding the links").contains_key(&folded);
         if !known {
             self.links.write().expect("nobody panics while holding the links").insert(folded, index);
         }
-        folded
-    }
-}
-
-/// Directories of snapshots, decoded, bounded in bytes.
-pub struct Tree {
-    reader: Arc<Reader>,
-    nodes: Bounded<ChunkId, DirNode>,
-}
-
-impl Tree {
-    /// Keeps at most about `bytes_max` bytes of decoded directories.
-    pub fn new(reader: Arc<Reader>, bytes_max: u64) -> Self {
-        Self { reader, nodes: Bounded::new(bytes_max, 1 << 13) }
+        Place::Linked(self.serial, folded).ino()
     }
 
-    /// The directory whose node is `id`.
-    pub fn dir(&self, mounted: &Mounted, id: &ChunkId) -> Result<Arc<DirNode>> {
-        self.nodes.get(*id, || match self.reader.node(&mounted.keys, id)? {
-            Node::Entries(entries) => Ok(DirNode::Leaf(Leaf::new(entries))),
-            Node::Parts(_) => {
-                let mut parts: Vec<PartRef> = Vec::new();
-                let (mut entries_before, mut numbers_before) = (0, 0);
-                self.reader.each_part(&mounted.keys, id, |id, entries| {
-                    let Some(first) = entries.first() else { return Ok(()) };
-                    if parts.last().is_some_and(|last: &PartRef| last.first_name >= first.name) {
-                        return Err(Error::corrupt(format!("directory node {} has its parts out of order", id.short())));
-                    }
-                    parts.push(PartRef { first_name: first.name.clone(), id, entries_before, numbers_before });
-                    entries_before += entries.len();
-                    numbers_before += entries.iter().map(Entry::span).sum::<u64>();
-                    Ok(())
-                })?;
-                Ok(DirNode::Split(parts))
-            }
-        })
-    }
-
-    /// The root directory of a snapshot.
-    pub fn root(&self, mounted: &Mounted) -> Result<Arc<DirNode>> {
-        self.dir(mounted, &mounted.snapshot.manifest.root)
-    }
-
-    /// The leaf of `dir` that `pick` chooses among its parts, with the entries and numbers before it.
-    fn leaf(&self, mounted: &Mounted, dir: &Arc<DirNode>, pick: impl Fn(&PartRef) -> bool) -> Result<Option<(Arc<DirNode>, usize, u64)>> {
-        let DirNode::Split(parts) = &**dir else { return Ok(Some((dir.clone(), 0, 0))) };
-        match parts.partition_point(pick).checked_sub(1) {
-            Some(n) => Ok(Some((self.dir(mounted, &parts[n].id)?, parts[n].entries_before, parts[n].numbers_before))),
-            None => Ok(None),
+    /// The place of a name of an inode that has several. One not seen yet (a handle from an earlier mount) is searched for.
+    pub fn first_name(&self, dirs: &Dirs, folded: u64) -> Result<u64> {
+        if let Some(index) = self.links.read().expect("nobody panics while holding the links").get(&folded) {
+            return Ok(*index);
         }
-    }
-
-    /// Entry `at` of the directory `dir`, whose own number is `base`; `None` past its end.
-    pub fn at(&self, mounted: &Mounted, dir: &Arc<DirNode>, base: u64, at: usize) -> Result<Option<Spot>> {
-        let Some((leaf, entries, numbers)) = self.leaf(mounted, dir, |part| part.entries_before <= at)? else { return Ok(None) };
-        Ok(spot(leaf, base + 1 + numbers, |l| Some(at - entries).filter(|at| *at < l.entries.len())))
-    }
-
-    /// The entry called `name` of the directory `dir`, whose own number is `base`.
-    pub fn find(&self, mounted: &Mounted, dir: &Arc<DirNode>, base: u64, name: &[u8]) -> Result<Option<Spot>> {
-        let Some((leaf, _, numbers)) = self.leaf(mounted, dir, |part| *part.first_name <= *name)? else { return Ok(None) };
-        Ok(spot(leaf, base + 1 + numbers, |l| l.entries.binary_search_by(|e| (*e.name).cmp(name)).ok()))
-    }
-
-    /// The entry of `dir` that has the number `index`, or that leads to it.
-    fn towards(&self, mounted: &Mounted, dir: &Arc<DirNode>, base: u64, index: u64) -> Result<Option<Spot>> {
-        let Some(offset) = index.checked_sub(base + 1) else { return Ok(None) };
-        let Some((leaf, _, numbers)) = self.leaf(mounted, dir, |part| part.numbers_before <= offset)? else { return Ok(None) };
-        let offset = offset - numbers;
-        Ok(spot(leaf, base + 1 + numbers, |l| (offset < l.span()).then(|| l.starts.partition_point(|start| *start <= offset) - 1)))
-    }
-
-    /// Finds the entry with the number `index`, as it was shown, and the directory that holds it (`None`: the root).
-    /// Costs a look into each directory on the way.
-    ///
-    /// # Errors
-    /// `NotFound` if the snapshot has no such number.
-    pub fn locate(&self, mounted: &Mounted, index: u64) -> Result<(Spot, Option<Spot>)> {
-        let index = match index & LINK_BIT {
-            0 => index,
-            _ => self.first_name(mounted, index)?,
-        };
-        let unknown = || Error::not_found(format!("snapshot {} has no entry number {index}", mounted.snapshot.id.short()));
-        let (mut dir, mut base, mut above) = (self.root(mounted)?, 0, None);
-        loop {
-            let spot = self.towards(mounted, &dir, base, index)?.ok_or_else(unknown)?;
-            if spot.index == index {
-                return Ok((spot, above));
-            }
-            let Content::Dir { node, .. } = &spot.entry().content else { return Err(unknown()) };
-            dir = self.dir(mounted, node)?;
-            base = spot.index;
-            above = Some(spot);
-        }
-    }
-
-    /// The path of entry number `index` below its snapshot, for messages.
-    pub fn path(&self, mounted: &Mounted, index: u64) -> Result<Vec<u8>> {
-        let mut path = Vec::new();
-        let (mut dir, mut base) = (self.root(mounted)?, 0);
-        while let Some(spot) = self.towards(mounted, &dir, base, index)? {
-            path.push(b'/');
-            path.extend_from_slice(&spot.entry().name);
-            match &spot.entry().content {
-                Content::Dir { node, .. } if spot.index != index => dir = self.dir(mounted, node)?,
-                _ => break,
-            }
-            base = spot.index;
-        }
-        Ok(path)
-    }
-
-    /// The place of a name of a hard-linked inode. One not seen yet (a handle from an earlier mount) is searched for.
-    fn first_name(&self, mounted: &Mounted, folded: u64) -> Result<u64> {
-        let known = |mounted: &Mounted| mounted.links.read().expect("nobody panics while holding the links").get(&folded).copied();
-        if let Some(index) = known(mounted) {
-            return Ok(index);
-        }
-        let mut stack = vec![(self.root(mounted)?, 0u64)];
-        while let Some((dir, base)) = stack.pop() {
+        let mut stack = vec![(*self.root(), 0u64)];
+        while let Some((id, base)) = stack.pop() {
+            let dir = dirs.dir(&self.keys, &id)?;
             for at in 0.. {
-                let Some(spot) = self.at(mounted, &dir, base, at)? else { break };
-                if mounted.shown(spot.entry(), spot.index) == folded {
+                let Some(spot) = dirs.at(&self.keys, &dir, base, at)? else { break };
+                if self.shown(spot.entry(), spot.index) == Place::Linked(self.serial, folded).ino() {
                     return Ok(spot.index);
                 }
                 if let Content::Dir { node, .. } = &spot.entry().content {
-                    stack.push((self.dir(mounted, node)?, spot.index));
+                    stack.push((*node, spot.index));
                 }
             }
         }
         Err(Error::not_found("no such hard link in this snapshot"))
     }
+
+    /// The entries from the first directory below the root down to number `index`; see [`Dirs::way_to`].
+    pub fn way_to(&self, dirs: &Dirs, index: u64) -> Result<Vec<Spot>> {
+        dirs.way_to(&self.keys, self.root(), index)
+    }
+
+    /// The path of number `index`, absolute.
+    pub fn path(&self, dirs: &Dirs, index: u64) -> Result<Vec<u8>> {
+        Ok(match index {
+            0 => Vec::new(),
+            index => path_of(&self.way_to(dirs, index)?),
+        })
+    }
 }
 
-/// Entry `pick(leaf)` of a leaf whose first entry has the number `first`.
-fn spot(leaf: Arc<DirNode>, first: u64, pick: impl FnOnce(&Leaf) -> Option<usize>) -> Option<Spot> {
-    let DirNode::Leaf(l) = &*leaf else { return None };
-    let at = pick(l)?;
-    let index = first + l.starts[at];
-    Some(Spot { leaf, at, index })
+/// The path along `way`, absolute.
+pub fn path_of(way: &[Spot]) -> Vec<u8> {
+    way.iter().flat_map(|spot| [b"/", &*spot.entry().name].concat()).collect()
 }
 
 #[cfg(test)]
@@ -336,15 +227,27 @@ mod tests {
 
     #[test]
     fn numbers_come_apart_as_they_were_put_together() {
+        let mut seen = std::collections::HashSet::new();
         for place in [
-            Place::Top(ROOT),
-            Place::In(View::Snapshots, 0, 0),
-            Place::In(View::Latest, (1 << 28) - 1, LINK_BIT | INDEX_MASK),
-            Place::In(View::Snapshots, 7, 12345),
+            Place::Made(Made::Top(ROOT)),
+            Place::Made(Made::Top(CHANGES)),
+            Place::Made(Made::Host(7)),
+            Place::Made(Made::Tag(MADE_MASK)),
+            Place::Made(Made::Link(SERIAL_MASK as u32)),
+            Place::Snapshot(0, 0),
+            Place::Linked(0, INDEX_MASK),
+            Place::Latest(SERIAL_MASK as u32, INDEX_MASK),
+            Place::Path(3, 12345),
+            Place::Versions(3, 12345),
+            Place::Version(9, (1 << 27) - 1, 63),
+            Place::Door(DOORS_MAX, 1),
         ] {
             assert_eq!(Place::of(place.ino()), Some(place));
+            assert!(seen.insert(place.ino()), "{place:?}");
         }
+        assert_eq!((Place::of(0), Place::of(8)), (None, None));
         assert_ne!(serial(1, 5), serial(2, 5));
         assert_eq!(serial(255, 0xf_ffff), (1 << 28) - 1);
+        assert!(Place::has_versions(63, (1 << 27) - 1) && !Place::has_versions(64, 1) && !Place::has_versions(1, 1 << 27));
     }
 }

@@ -1,14 +1,22 @@
 //! Snapshots as a read-only file system.
 //!
 //! `fs` translates for the kernel and decides nothing; `view` and `inode` decide and know no kernel. The home of `fuser`.
+//! What `history/` and `changes/` show is found out in `vault::history` and `vault::changes`.
 
+mod attr;
+mod doors;
 mod errno;
 mod fs;
+mod guard;
 mod inode;
+mod list;
+mod listing;
+mod names;
 mod preflight;
 mod push;
 mod view;
 mod watch;
+mod xattr;
 
 use std::{
     mem::ManuallyDrop,
@@ -18,7 +26,9 @@ use std::{
 
 use fuser::{Config, MountOption, Session, SessionACL};
 
-pub use view::{Node, Views};
+pub use inode::ROOT;
+pub use view::{Found, Listed, Node, Views};
+pub use xattr::value as xattr_value;
 
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -71,7 +81,7 @@ pub fn check(options: &Options, sink: &dyn Sink) -> Result<PathBuf> {
 /// Mounts and serves until somebody unmounts or a signal comes. Calls `ready` once the mount answers.
 pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock: Arc<dyn Clock>, ready: impl FnOnce()) -> Result<()> {
     let point = preflight::check(&options.point, &options.not_over, &*sink)?;
-    let views = Arc::new(Views::new(reader.clone(), options.host.clone(), DIRS_BYTES_MAX));
+    let views = Arc::new(Views::new(reader.clone(), options.host.clone(), DIRS_BYTES_MAX, clock.clone(), sink.clone()));
     reader.read_ahead()?;
     let mut watch = watch::Watch::start(reader.clone(), views.clone(), sink.clone())?;
     let root = sys::is_root();
@@ -84,12 +94,12 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
     let everybody = root || options.allow_other;
     let push = Arc::new(push::Push::new(views.clone(), clock.clone()));
     let fs = fs::Fs {
+        blake3: xattr::Blake3::start(views.clone(), sink.clone())?,
         views,
         push: push.clone(),
         sink: sink.clone(),
         xattrs,
-        owner: options.owner,
-        mounter: sys::effective_ids(),
+        owners: attr::Owners { all: options.owner, mounter: sys::effective_ids() },
         posix_acl: everybody,
     };
     // From here on a signal unmounts; before, nothing is mounted, and it just ends the process.

@@ -1,6 +1,6 @@
 //! Notices new snapshots while a mount is up.
 
-use std::{ffi::OsStr, sync::Arc, time::Duration};
+use std::{collections::HashSet, ffi::OsStr, sync::Arc, time::Duration};
 
 use fuser::{INodeNo, Notifier};
 
@@ -78,20 +78,22 @@ impl Watch {
         let mut failing = false;
         while !ended.is_cancelled() {
             clock.sleep(EVERY);
-            let (before, _) = self.views.shown();
+            let (before, dirs) = (self.views.shown(), self.views.moving_dirs());
             match self.look() {
                 Ok(false) => failing = false,
                 Ok(true) => {
                     failing = false;
-                    let (now, _) = self.views.shown();
-                    // The kernel may no longer know these names; then there is nothing to forget.
-                    let gone_or_new = before.iter().filter(|n| !now.contains(n)).chain(now.iter().filter(|n| !before.contains(n)));
-                    for name in gone_or_new {
+                    let now: HashSet<String> = self.views.shown().into_iter().collect();
+                    let before: HashSet<String> = before.into_iter().collect();
+                    // The kernel may no longer know these names; then there is nothing to forget. What it keeps of `history/`,
+                    // which nobody has a list of, it asks for again after a moment, and finds its time moved.
+                    for name in before.symmetric_difference(&now) {
                         let _ = notifier.inval_entry(INodeNo(SNAPSHOTS), OsStr::new(name));
                     }
-                    let _ = notifier.inval_inode(INodeNo(SNAPSHOTS), 0, 0);
                     let _ = notifier.inval_entry(INodeNo(ROOT), OsStr::new("latest"));
-                    let _ = notifier.inval_inode(INodeNo(ROOT), 0, 0);
+                    for dir in self.views.moving_dirs().into_iter().chain(dirs).collect::<HashSet<u64>>() {
+                        let _ = notifier.inval_inode(INodeNo(dir), 0, 0);
+                    }
                     if self.without_xattrs && self.views.has_xattrs() {
                         self.without_xattrs = false;
                         self.sink.send(Event::Note(

@@ -16,6 +16,11 @@ pub fn utc_text(ns: i128) -> String {
     timestamp(ns).strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
+/// The day of a moment in the local time zone, as [`parse_moment`] reads it: `2025-11-08`.
+pub fn day_name(ns: i128) -> String {
+    timestamp(ns).to_zoned(TimeZone::system()).strftime("%Y-%m-%d").to_string()
+}
+
 /// Reads a moment, in the local time zone unless it names one, and returns its last nanosecond: the end of the day,
 /// minute or second that was named. `None` if `text` is no moment.
 ///

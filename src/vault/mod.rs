@@ -1,7 +1,10 @@
 //! An opened vault: the only handle that operations get.
 
 mod ahead;
+mod changes;
 mod create;
+mod dirs;
+mod history;
 mod index;
 mod keys;
 mod owners;
@@ -14,7 +17,10 @@ mod snapshots;
 mod state;
 mod write;
 
+pub use changes::{Differing, Kind, Pair, Side, each_change, kinds};
 pub use create::{Created, create};
+pub use dirs::{Dir, Dirs, Held, Spot, parts_of};
+pub use history::{Past, Timeline, Version, has_acl, is_same};
 pub use index::{Index, Located, read_segment};
 pub use keys::{OwnerKeys, SealerKeys};
 pub use owners::{Ask, Unlocking, Way};

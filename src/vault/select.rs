@@ -1,5 +1,7 @@
 //! SNAP: how people name a snapshot.
 
+use std::borrow::Borrow;
+
 use crate::{
     error::{Error, Result},
     sys,
@@ -55,9 +57,10 @@ fn unknown(text: &str) -> Error {
 }
 
 /// Finds the snapshot that `selector` means among `snapshots`, which are in order of time.
-pub fn select<'a>(snapshots: &'a [Snapshot], selector: &Selector) -> Result<&'a Snapshot> {
-    let mine: Vec<&Snapshot> =
-        snapshots.iter().filter(|s| selector.host.as_ref().is_none_or(|h| s.manifest.host == *h || s.key.sealer == *h)).collect();
+pub fn select<'a, S: Borrow<Snapshot>>(snapshots: &'a [S], selector: &Selector) -> Result<&'a S> {
+    let of = |s: &'a S| -> &'a Snapshot { s.borrow() };
+    let mine: Vec<&'a S> =
+        snapshots.iter().filter(|s| selector.host.as_ref().is_none_or(|h| of(s).manifest.host == *h || of(s).key.sealer == *h)).collect();
     let none =
         |why: String| Error::not_found(format!("no snapshot `{}`: {why}", selector.typed)).hint("coffre snapshots lists what there is");
     if mine.is_empty() {
@@ -66,8 +69,8 @@ pub fn select<'a>(snapshots: &'a [Snapshot], selector: &Selector) -> Result<&'a 
             None => "the vault has none".to_owned(),
         }));
     }
-    let by_id = |prefix: &str| -> Result<Option<&'a Snapshot>> {
-        let mut fitting = mine.iter().filter(|s| s.id.to_string().starts_with(prefix));
+    let by_id = |prefix: &str| -> Result<Option<&'a S>> {
+        let mut fitting = mine.iter().filter(|s| of(s).id.to_string().starts_with(prefix));
         match (fitting.next(), fitting.next()) {
             (None, _) => Ok(None),
             (Some(one), None) => Ok(Some(*one)),
@@ -75,8 +78,8 @@ pub fn select<'a>(snapshots: &'a [Snapshot], selector: &Selector) -> Result<&'a 
         }
     };
     let at = |moment: i128| {
-        let found = mine.iter().rev().find(|s| s.manifest.time_ns <= moment).copied();
-        found.ok_or_else(|| none(format!("the oldest is of {}", sys::utc_text(mine[0].manifest.time_ns))))
+        let found = mine.iter().rev().find(|s| of(s).manifest.time_ns <= moment).copied();
+        found.ok_or_else(|| none(format!("the oldest is of {}", sys::utc_text(of(mine[0]).manifest.time_ns))))
     };
     match &selector.which {
         Which::Back(n) => mine.iter().rev().nth(*n).copied().ok_or_else(|| none(format!("there are {} only", mine.len()))),

@@ -1,9 +1,12 @@
 //! Vaults through the library: a host that seals, a reader, and whole trees to compare.
 #![allow(clippy::unwrap_used)] // a test may stop at the first surprise
 
+mod forge;
 mod trees;
 
 #[allow(unused_imports)] // each test file uses a part
+pub use forge::{Forge, Sketch};
+#[allow(unused_imports)]
 pub use trees::*;
 
 use std::{

@@ -136,7 +136,7 @@ pub fn every_kind(top: &Path) {
     }
     repository(&top.join("repo"));
     // Last: what is made in a directory moves its time.
-    age_directories(top);
+    age(top);
     times(&top.join("times"));
     set_mtime(&top.join("times"), 1_600_000_000, 5);
     set_mtime(&top.join("empty"), -1, 1);
@@ -273,12 +273,15 @@ fn names(top: &Path) {
     }
 }
 
-/// Makes directories older than a second: rsync leaves the time of one as it is if it is right up to the second.
-fn age_directories(top: &Path) {
+/// Makes all but files older than a second: rsync leaves the time of a directory, link or device as it is if it is right up to the second.
+fn age(top: &Path) {
     for entry in fs::read_dir(top).expect("a directory can be read") {
         let entry = entry.expect("it can be read to the end");
-        if entry.file_type().expect("it has a kind").is_dir() {
-            age_directories(&entry.path());
+        let kind = entry.file_type().expect("it has a kind");
+        if kind.is_dir() {
+            age(&entry.path());
+        } else if !kind.is_file() {
+            set_mtime(&entry.path(), 1_600_000_000, 123);
         }
     }
     set_mtime(top, 1_600_000_000, 987_654_321);

@@ -244,10 +244,12 @@ impl<'s> Walker<'_, 's> {
         let known = cached.binary_search_by(|e| e.name.cmp(&name)).ok().map(|at| &cached[at]);
         let known = known.filter(|entry| matches!(entry.content, Content::File { .. }));
         self.tally.file(known.map(|entry| looks_like_cached(entry, &stat)));
-        if let Some(entry) = known {
-            if same_as_cached(entry, &stat) && self.looker.memory.holds(entry) && is_settled(&stat, (self.looker.now_ns)()) {
-                return self.step(Step::Ready(Box::new(entry.clone())));
-            }
+        if let Some(entry) = known
+            && same_as_cached(entry, &stat)
+            && self.looker.memory.holds(entry)
+            && is_settled(&stat, (self.looker.now_ns)())
+        {
+            return self.step(Step::Ready(Box::new(entry.clone())));
         }
         if stat.nlink > 1 && !self.linked.insert((stat.device, stat.inode)) {
             self.out.holds_dirs = true;
