@@ -79,6 +79,8 @@ impl<'a> Forge<'a> {
             problems: Vec::new(),
             host: name.to_owned(),
             tags: Vec::new(),
+            suspicions: Vec::new(),
+            pins: Vec::new(),
         };
         writer.commit(facts).unwrap();
         self.hours += 1;
