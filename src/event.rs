@@ -10,20 +10,35 @@ pub enum Event {
     /// A line that a command of the person's wrote to its standard error.
     Said(String),
     /// How far the work is.
-    Progress {
-        /// Entries done.
-        entries: u64,
-        /// Bytes done.
-        bytes: u64,
-        /// Bytes in all, if known.
-        bytes_total: Option<u64>,
-    },
+    Progress(HowFar),
+}
+
+/// How far some work is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HowFar {
+    /// Since it began.
+    pub elapsed_ms: u64,
+    /// Entries or objects done.
+    pub entries: u64,
+    /// Bytes done with, whether they had to be read or not.
+    pub bytes: u64,
+    /// Bytes in all, if known; an estimate where things change.
+    pub bytes_total: Option<u64>,
+    /// Bytes that were read.
+    pub bytes_read: u64,
+    /// What is being worked on.
+    pub current: Option<String>,
 }
 
 /// Where events go. Called from several threads.
 pub trait Sink: Send + Sync {
     /// Takes one event. Must be quick: workers wait for it.
     fn send(&self, event: Event);
+
+    /// Whether anybody looks at progress: finding out how much there is to do costs something.
+    fn wants_progress(&self) -> bool {
+        false
+    }
 }
 
 /// A sink that forgets everything.
@@ -37,5 +52,9 @@ impl Sink for Silent {
 impl Sink for std::sync::Mutex<Vec<Event>> {
     fn send(&self, event: Event) {
         self.lock().expect("no sender panics while it holds this").push(event);
+    }
+
+    fn wants_progress(&self) -> bool {
+        true
     }
 }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // a test may stop at the first surprise
 
 mod common;
+#[path = "cli/manners.rs"]
+mod manners;
 #[path = "cli/seals.rs"]
 mod seals;
 #[path = "cli/select.rs"]

@@ -1,6 +1,8 @@
 //! Seal, through the library: what was there reads back, whatever happens on the way and whatever the catalog believes.
 #![allow(clippy::unwrap_used)] // a test may stop at the first surprise
 
+#[path = "seal/changes.rs"]
+mod changes;
 mod common;
 #[path = "seal/races.rs"]
 mod races;

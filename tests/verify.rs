@@ -62,10 +62,7 @@ fn a_clean_vault_is_clean_at_every_depth_and_the_counts_are_what_is_there() {
         assert_eq!(report.chunks, if depth == Depth::Chunks { chunks as u64 } else { 0 }, "{depth:?}");
     }
     let told = host.told.lock().unwrap();
-    let last = told
-        .iter()
-        .rev()
-        .find_map(|e| if let Event::Progress { bytes, bytes_total, .. } = e { Some((*bytes, *bytes_total)) } else { None });
+    let last = told.iter().rev().find_map(|e| if let Event::Progress(far) = e { Some((far.bytes, far.bytes_total)) } else { None });
     let (done, total) = last.unwrap();
     assert_eq!(Some(done), total, "progress ends where it said it would");
 }

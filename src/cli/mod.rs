@@ -7,6 +7,7 @@ mod init;
 mod keys;
 mod mount;
 mod output;
+mod progress;
 mod seal;
 mod snapshots;
 mod verify;

@@ -5,17 +5,19 @@ use std::{
     collections::BTreeMap,
     io::{self, IsTerminal, Write},
     sync::Mutex,
-    time::Duration,
 };
 
 use clap::builder::styling::{AnsiColor, Style};
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use serde::Serialize;
 
 use crate::{
-    cli::exit,
+    cli::{
+        exit,
+        progress::{self, Pace},
+    },
     error::{Error, Result},
-    event::{Event, Sink},
+    event::{Event, HowFar, Sink},
 };
 
 /// When to colour, or to show progress as a bar.
@@ -50,6 +52,7 @@ pub struct Screen {
     colour: bool,
     progress: Progress,
     bar: Mutex<Option<ProgressBar>>,
+    pace: Mutex<Pace>,
 }
 
 impl Screen {
@@ -67,7 +70,7 @@ impl Screen {
             Progress::Auto => Progress::Never,
             other => other,
         };
-        Self { json, quiet, colour, progress, bar: Mutex::default() }
+        Self { json, quiet, colour, progress, bar: Mutex::default(), pace: Mutex::default() }
     }
 
     fn line(&self, style: Style, word: &str, text: &str) {
@@ -157,36 +160,15 @@ impl Screen {
         }
     }
 
-    fn progress(&self, entries: u64, bytes: u64, total: Option<u64>) {
+    fn progress(&self, step: &HowFar) {
+        let mut pace = self.pace.lock().expect("nobody panics while measuring");
+        pace.update(step);
         match self.progress {
             Progress::Never | Progress::Auto => (),
-            Progress::Json => {
-                #[derive(Serialize)]
-                struct Line {
-                    entries: u64,
-                    bytes: u64,
-                    bytes_total: Option<u64>,
-                }
-                let text = serde_json::to_string(&Line { entries, bytes, bytes_total: total }).unwrap_or_default();
-                let _ = writeln!(io::stderr(), "{text}");
-            }
+            Progress::Json => progress::write_line(step, &pace),
             Progress::Always => {
                 let mut bar = self.bar.lock().expect("nobody panics while drawing");
-                let bar = bar.get_or_insert_with(|| {
-                    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10));
-                    let template = match total {
-                        Some(_) => "{bar:30} {bytes}/{total_bytes}  {binary_bytes_per_sec}  eta {eta}  {msg}",
-                        None => "{spinner} {bytes}  {binary_bytes_per_sec}  {msg}",
-                    };
-                    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-                    bar.enable_steady_tick(Duration::from_millis(200));
-                    bar
-                });
-                if let Some(total) = total {
-                    bar.set_length(total);
-                }
-                bar.set_position(bytes);
-                bar.set_message(format!("{} done", HumanCount(entries)));
+                progress::draw(bar.get_or_insert_with(progress::bar), step, &pace);
             }
         }
     }
@@ -198,8 +180,12 @@ impl Sink for Screen {
             Event::Note(text) => self.note(&text),
             Event::Warning(text) => self.warning(&text),
             Event::Said(text) => self.said(&text),
-            Event::Progress { entries, bytes, bytes_total } => self.progress(entries, bytes, bytes_total),
+            Event::Progress(step) => self.progress(&step),
         }
+    }
+
+    fn wants_progress(&self) -> bool {
+        matches!(self.progress, Progress::Always | Progress::Json)
     }
 }
 

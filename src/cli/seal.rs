@@ -196,10 +196,18 @@ pub fn sealer_keys(run: &Run, opened: &Opened) -> Result<SealerKeys> {
     Ok(sealer)
 }
 
+/// What compression made of the content.
+fn ratio(raw: u64, compressed: u64) -> String {
+    match raw {
+        0 => String::new(),
+        raw => format!(", compressed to {:.0} %", compressed as f64 * 100.0 / raw as f64),
+    }
+}
+
 fn text(r: &Report, verbose: u8) -> String {
     let s = &r.stats;
     let mut text = format!(
-        "sealed {}  {}  {}\n  {} entries, {}: {} files, {} directories, {} links, {} others\n  read {} files, {}; new {}, stored {}\n",
+        "sealed {}  {}  {}\n  {} entries, {}: {} files, {} directories, {} links, {} others\n",
         &r.id[..8],
         r.time,
         output::visible(&r.paths.join(" ")),
@@ -209,11 +217,28 @@ fn text(r: &Report, verbose: u8) -> String {
         output::count(s.directories),
         output::count(s.symlinks),
         output::count(s.others),
+    );
+    if let (Some(changes), Some(before)) = (&r.changes, &r.before) {
+        text.push_str(&format!(
+            "  since {}: {} files new, {} changed, {} removed, {} unchanged\n",
+            &before[..8],
+            output::count(changes.new),
+            output::count(changes.changed),
+            output::count(changes.removed),
+            output::count(changes.unchanged),
+        ));
+    }
+    text.push_str(&format!(
+        "  read {} files, {}; new {}{}; stored {}\n",
         output::count(r.files_read),
         output::bytes(r.bytes_read),
         output::bytes(s.new_bytes),
+        ratio(r.content_bytes, r.compressed_bytes),
         output::bytes(s.stored_bytes),
-    );
+    ));
+    for suspicion in &r.suspicions {
+        text.push_str(&format!("  SUSPICIOUS: {suspicion}; the snapshot before is pinned\n"));
+    }
     for (what, problems) in [("could not be read", &r.unreadable), ("changed while being read", &r.changed)] {
         if !problems.is_empty() {
             text.push_str(&format!("  {} {what}\n", output::count(problems.len() as u64)));

@@ -82,6 +82,8 @@ fn text(rows: &[Row]) -> String {
         .iter()
         .map(|r| {
             let problems = if r.problems > 0 { format!(" ({} problems)", r.problems) } else { String::new() };
+            let suspicious = if r.suspicions.is_empty() { "" } else { " (suspicious)" };
+            let pinned = if r.pinned { " (pinned)" } else { "" };
             let mut cells = vec![
                 r.id[..8].to_owned(),
                 r.time.clone(),
@@ -91,7 +93,7 @@ fn text(rows: &[Row]) -> String {
                 r.tags.join(","),
             ];
             cells.extend(labelled.then(|| output::labels(&r.labels)));
-            cells.push(r.paths.join(" ") + &problems);
+            cells.push(r.paths.join(" ") + &problems + suspicious + pinned);
             cells
         })
         .collect();

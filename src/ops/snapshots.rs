@@ -1,12 +1,12 @@
 //! Snapshots: what there is. With an owner's key everything; without, what this host sealed itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
 use crate::{
     error::Result,
-    format::Stats,
+    format::{SnapshotId, Stats},
     sys,
     vault::{Finding, OwnerKeys, SignerList, Snapshot, StateDir, Vault, from_manifest, sort},
 };
@@ -51,6 +51,10 @@ pub struct Row {
     pub stats: Stats,
     /// Entries that could not be taken as they were.
     pub problems: usize,
+    /// What looked like an accident or an attack.
+    pub suspicions: Vec<String>,
+    /// Whether a later snapshot asks that this one be kept, as it looked suspicious itself.
+    pub pinned: bool,
     /// Name of its directory in a mount.
     pub directory: String,
 }
@@ -71,11 +75,13 @@ pub fn run(vault: &Vault, owner: Option<&OwnerKeys>, state: &StateDir, filter: &
             && filter.since_ns.is_none_or(|since| m.time_ns >= since)
             && filter.until_ns.is_none_or(|until| m.time_ns <= until)
     };
+    let pinned: HashSet<SnapshotId> = snapshots.iter().flat_map(|s| s.manifest.pins.iter().copied()).collect();
     snapshots.retain(keep);
     if let Some(last) = filter.last {
         snapshots.drain(..snapshots.len().saturating_sub(last));
     }
-    Ok((snapshots.iter().map(row).collect(), findings))
+    let rows = snapshots.iter().map(|s| Row { pinned: pinned.contains(&s.id), ..row(s) });
+    Ok((rows.collect(), findings))
 }
 
 /// Whether `path` is `source` or lies below it.
@@ -119,6 +125,8 @@ pub fn row(s: &Snapshot) -> Row {
         paths: m.sources.iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect(),
         stats: m.stats,
         problems: m.problems.len(),
+        suspicions: m.suspicions.iter().map(|s| s.text.clone()).collect(),
+        pinned: false,
         directory: s.dir_name(),
     }
 }

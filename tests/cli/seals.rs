@@ -33,8 +33,12 @@ fn seal_reports_what_it_did_and_leaves_out_what_it_is_told() {
     tree::every_kind(&home.source());
     let report = home.seal();
     let fields = [
+        "before",
         "bytes_read",
         "changed",
+        "changes",
+        "compressed_bytes",
+        "content_bytes",
         "files_read",
         "host",
         "id",
@@ -45,6 +49,7 @@ fn seal_reports_what_it_did_and_leaves_out_what_it_is_told() {
         "seconds",
         "snapshot",
         "stats",
+        "suspicions",
         "tags",
         "time",
         "unreadable",

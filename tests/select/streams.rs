@@ -84,3 +84,30 @@ fn a_command_that_fails_leaves_no_snapshot_and_what_was_stored_is_used_by_the_ne
     host.assert_clean();
     assert_eq!(host.verify(coffre::ops::verify::Depth::Packs).unwrap().unreferenced, 0);
 }
+
+/// However a pipe hands its bytes over, they are cut as the file is: sealed again, no byte of content is new.
+#[test]
+fn any_split_of_a_stream_gives_the_same_chunks() {
+    let (_guard, dir) = temp();
+    for seed in 1..=16u64 {
+        let host = Host::memory();
+        let random = noise(4096, seed);
+        let number = move |i: usize| usize::from(random[2 * i]) << 8 | usize::from(random[2 * i + 1]);
+        let bytes = noise(number(0) * 60, seed * 31);
+        std::fs::write(dir.join("file"), &bytes).unwrap();
+        host.seal(&[&dir]).unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let fill = std::thread::spawn(move || {
+            let (mut rest, mut i) = (&bytes[..], 1);
+            while !rest.is_empty() {
+                let (part, later) = rest.split_at((number(i % 2048) * (1 + i % 5)).clamp(1, rest.len()));
+                writer.write_all(part).unwrap();
+                (rest, i) = (later, i + 1);
+            }
+            bytes
+        });
+        let report = seal_stream(&host, "file", || Ok(Piped::file(reader))).unwrap();
+        assert!(content(&host, "/file") == fill.join().unwrap(), "seed {seed}");
+        assert_eq!(report.content_bytes, 0, "seed {seed}: content that is new");
+    }
+}

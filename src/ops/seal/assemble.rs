@@ -2,19 +2,23 @@
 //!
 //! One thread, so that with one reader and one compressor the order of everything is always the same.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::{
     catalog::{ShortId, short_id},
     error::{Error, Result},
-    event::{Event, Sink},
+    event::{Event, HowFar, Sink},
     format::{
         CHUNK_LEN_MAX, CHUNK_LEN_MIN, ChunkId, ChunkList, ChunkRef, Content, Data, Digester, DomainKeys, Entry, FRAME_LEN_RAW_MAX,
         FRAME_TARGET_META, INLINE_LEN_MAX, Node, PackKind, Part, Problem, ProblemKind, Stats, split,
     },
     ops::seal::{
+        count::Total,
         entry::{EntryMaker, unsettled},
         memory::Memory,
         output::{Compression, FrameJob},
@@ -59,6 +63,10 @@ pub struct Assembler<'a> {
     pub compression: Compression,
     pub sink: &'a dyn Sink,
     pub clock: &'a dyn Clock,
+    /// When the seal began, of the monotonic clock.
+    pub began: Duration,
+    pub wants_progress: bool,
+    pub total: &'a Total,
     /// For files that no batch holds.
     pub reading: read::Shared<'a>,
     /// Room for frames.
@@ -83,6 +91,8 @@ pub struct State {
     problems_more: u64,
     files_read: u64,
     bytes_read: u64,
+    /// Bytes of the file that is being read.
+    in_work: u64,
     told_ms: u128,
     root: Option<ChunkId>,
 }
@@ -157,7 +167,7 @@ impl Assembler<'_> {
             for step in group.steps {
                 self.step(step, &mut items)?;
             }
-            self.tell();
+            self.tell(None);
         }
         let root = self.state.root.ok_or_else(Error::cancelled)?;
         self.flush(PackKind::Data)?;
@@ -177,13 +187,28 @@ impl Assembler<'_> {
         })
     }
 
-    fn tell(&mut self) {
-        let now = self.clock.monotonic().as_millis();
-        if now >= self.state.told_ms + PROGRESS_EVERY_MS {
-            self.state.told_ms = now;
-            let entries = self.state.stats.entries() + self.state.dirs.iter().map(|d| d.own.entries()).sum::<u64>();
-            self.sink.send(Event::Progress { entries, bytes: self.state.bytes_read, bytes_total: None });
+    /// Tells how far the work is, now and then; `name` is what the directory in work has come to.
+    fn tell(&mut self, name: Option<&[u8]>) {
+        let now = self.clock.monotonic();
+        let now_ms = now.as_millis();
+        if !self.wants_progress || now_ms < self.state.told_ms + PROGRESS_EVERY_MS {
+            return;
         }
+        self.state.told_ms = now_ms;
+        let mut sum = self.state.stats;
+        self.state.dirs.iter().for_each(|dir| sum.add(&dir.own));
+        let current = self.state.dirs.last().map(|dir| {
+            let path = [&dir.entered.path[..], name.map_or(b"", |_| b"/"), name.unwrap_or_default()].concat();
+            String::from_utf8_lossy(&path).into_owned()
+        });
+        self.sink.send(Event::Progress(HowFar {
+            elapsed_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
+            entries: sum.entries(),
+            bytes: sum.logical_bytes + self.state.in_work,
+            bytes_total: self.total.bytes(),
+            bytes_read: self.state.bytes_read,
+            current,
+        }));
     }
 
     fn step(&mut self, step: Step, items: &mut Items) -> Result<()> {
@@ -243,11 +268,14 @@ impl Assembler<'_> {
     /// Takes the content of one file from the readers.
     fn read(&mut self, name: Box<[u8]>, items: &mut Items) -> Result<()> {
         let mut chunks: Vec<ChunkRef> = Vec::new();
+        self.state.in_work = 0;
         loop {
             match items.next()? {
                 Item::Chunk(id, range) => {
                     let bytes = &items.buf[range];
                     self.state.bytes_read += bytes.len() as u64;
+                    self.state.in_work += bytes.len() as u64;
+                    self.tell(Some(&name));
                     self.store(PackKind::Data, id, bytes)?;
                     chunks.push(ChunkRef { id, len: bytes.len() as u32 });
                 }
@@ -258,6 +286,7 @@ impl Assembler<'_> {
                     return Ok(());
                 }
                 Item::End(file) => {
+                    self.state.in_work = 0;
                     self.state.files_read += 1;
                     let data = match &file.inline {
                         Some(range) => Data::Inline(items.buf[range.clone()].into()),

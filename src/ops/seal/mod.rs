@@ -6,6 +6,7 @@
 mod ahead;
 mod assemble;
 mod compare;
+mod count;
 mod entry;
 mod exclude;
 mod look;
@@ -35,6 +36,7 @@ use crate::{
 };
 
 use compare::Tally;
+use count::Total;
 use sources::Sources;
 
 pub use compare::Changes;
@@ -189,6 +191,12 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
     // Without the listings of the snapshot before, every file would seem new, and all that it had gone.
     let mut comparable = refreshed.remembers || before.is_none();
     let tally = Tally::default();
+    let total = before.as_ref().map_or_else(Total::default, |(_, manifest)| Total::estimated(manifest.stats.logical_bytes));
+    // Rules of its own, as these count what they leave out.
+    let counting = match sink.wants_progress() && before.is_none() && stream.is_none() {
+        true => Some(self::excludes(options, state)?),
+        false => None,
+    };
     let job = pipeline::Job {
         context,
         excludes,
@@ -204,6 +212,9 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
         workers: options.workers.max(1),
         use_records: stream.is_none(),
         tally: &tally,
+        began,
+        total: &total,
+        count: counting.as_ref(),
     };
     let assembled = match pipeline::run(&job) {
         // The catalog promised what it could not give. Its word is not needed: read everything.

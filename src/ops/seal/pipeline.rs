@@ -4,7 +4,7 @@
 //! neighbours notice and stop; the first real reason is what the seal reports. Readers and compressors are separate, so
 //! that a full queue in one place never keeps the other from emptying it.
 
-use std::{path::PathBuf, thread};
+use std::{path::PathBuf, thread, time::Duration};
 
 use crossbeam_channel::bounded;
 
@@ -17,6 +17,7 @@ use crate::{
         ahead::Ahead,
         assemble::{Assembled, Assembler, State},
         compare::Tally,
+        count::Total,
         entry::EntryMaker,
         exclude::Excludes,
         look::Looker,
@@ -64,6 +65,12 @@ pub struct Job<'a> {
     pub workers: usize,
     pub use_records: bool,
     pub tally: &'a Tally,
+    /// When the seal began, of the monotonic clock.
+    pub began: Duration,
+    /// How much there is to do.
+    pub total: &'a Total,
+    /// Counts that while the rest works, if somebody watches and nobody knows.
+    pub count: Option<&'a Excludes>,
 }
 
 /// Runs the pipeline to its end. On success every pack is stored.
@@ -85,6 +92,7 @@ pub fn run(job: &Job) -> Result<Assembled> {
     let now_ns = || clock.now_ns();
     let looker = Looker { excludes: job.excludes, explain: false, memory: &memory, now_ns: &now_ns };
     let ahead = Ahead::default();
+    let nothing = Memory::none(&sealer.keys);
 
     thread::scope(|scope| {
         let (batches_in, batches) = bounded(BATCHES_MAX);
@@ -101,6 +109,10 @@ pub fn run(job: &Job) -> Result<Assembled> {
             None => {
                 for _ in 1..job.workers.min(LOOKERS_MAX) {
                     scope.spawn(|| ahead.run(&looker));
+                }
+                if let Some(excludes) = job.count {
+                    let counter = Looker { excludes, memory: &nothing, ..looker };
+                    scope.spawn(move || job.total.count(&counter, job.skeleton, cancel));
                 }
                 let walker = Walker {
                     looker,
@@ -134,6 +146,9 @@ pub fn run(job: &Job) -> Result<Assembled> {
             frame_target: vault.config.frame_target as usize,
             sink,
             clock,
+            began: job.began,
+            wants_progress: sink.wants_progress(),
+            total: job.total,
             reading,
             frame_pool: &frame_pool,
             seal: job.seal,
@@ -158,6 +173,7 @@ pub fn run(job: &Job) -> Result<Assembled> {
 
         let mut first = FirstFailure::default();
         first.take(join(walk));
+        job.total.stop();
         for reader in readers {
             first.take(join(reader));
         }

@@ -293,3 +293,56 @@ impl Reader<'_> {
         self.items.push(Item::Chunk(id, range));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crossbeam_channel::{bounded, unbounded};
+
+    use super::*;
+    use crate::format::DomainKeys;
+
+    /// Reads one file; returns its bytes and what was said at its end.
+    fn read(dir: &Path, name: &str) -> (Vec<u8>, Box<FileRead>) {
+        let keys = DomainKeys::derive(&Key32::new([7; 32]));
+        let (chunker, cancel, pool) = (Chunker::new(keys.gear.clone()), Cancel::default(), Pool::new(PIECE_ROOM));
+        let shared = Shared { chunker: &chunker, key: &keys.data, cancel: &cancel, pool: &pool, throttle: None };
+        let ((batches_in, batches), (pieces_in, pieces)) = (bounded(1), unbounded());
+        let task = Task { dir: Arc::new(Dir::open(dir).unwrap()), name: name.as_bytes().into() };
+        batches_in.send(Batch { tasks: vec![task], pieces: pieces_in }).unwrap();
+        drop(batches_in);
+        run(&batches, shared).unwrap();
+        drop(batches);
+        let mut bytes = Vec::new();
+        for piece in pieces {
+            for item in piece.items {
+                match item {
+                    Item::Chunk(id, range) => {
+                        assert_eq!(keys.data.chunk_id(&piece.buf[range.clone()]), id);
+                        bytes.extend_from_slice(&piece.buf[range]);
+                    }
+                    Item::End(file) => {
+                        bytes.extend(file.inline.clone().into_iter().flat_map(|range| piece.buf[range].to_vec()));
+                        return (bytes, file);
+                    }
+                    Item::Restart | Item::Failed(_) => panic!("an undisturbed file is read once, and to its end"),
+                }
+            }
+        }
+        panic!("the file did not end")
+    }
+
+    #[test]
+    fn a_file_that_says_it_is_empty_and_is_not_is_read_to_its_end() {
+        for name in ["version", "kallsyms", "filesystems"] {
+            let (bytes, file) = read(Path::new("/proc"), name);
+            assert_eq!((file.stat.size, file.size, file.changed), (0, bytes.len() as u64, false), "{name}");
+            assert!(bytes == std::fs::read(Path::new("/proc").join(name)).unwrap(), "{name}");
+            assert_eq!(file.problem, None, "{name}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("empty"), b"").unwrap();
+        assert_eq!((read(dir.path(), "empty").0.len(), read(dir.path(), "empty").1.inline), (0, Some(0..0)));
+    }
+}

@@ -7,7 +7,6 @@ use std::{
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    event::Event,
     format::{ChunkId, Content, DIR_DEPTH_MAX, Digest, DomainId, DomainKeys, Entry, Key32, PackKind},
     ops::verify::{Context, DAMAGED_FILES_MAX, DamagedFile, Depth, Report, in_parallel},
     store::Key,
@@ -63,6 +62,7 @@ fn decode_packs(
     report: &mut Report,
 ) -> Result<HashSet<ChunkId>> {
     let total: u64 = reader.with_index(|index| index.packs().filter(|(d, _)| packs.contains(d)).map(|(_, len)| len).sum());
+    let began = context.clock.monotonic();
     let state: Mutex<Tally> = Mutex::default();
     in_parallel(context, packs, |pack| {
         let (chunks, findings, mut bad) = decode_pack(context, reader, pack, domains)?;
@@ -77,7 +77,7 @@ fn decode_packs(
         state.2 += chunks;
         state.3.extend(findings);
         state.4.extend(bad);
-        context.sink.send(Event::Progress { entries: state.1, bytes: state.0, bytes_total: Some(total) });
+        context.told(began, state.1, state.0, total);
         Ok(())
     })?;
     let (_, _, chunks, findings, bad) = state.into_inner().expect("nobody panicked while holding the findings");

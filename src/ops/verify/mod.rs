@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     error::Result,
-    event::Sink,
+    event::{Event, HowFar, Sink},
     sys::{Cancel, Clock},
     vault::{Finding, Reader, StateDir, Vault},
 };
@@ -93,6 +93,15 @@ pub struct Context<'a> {
     pub cancel: &'a Cancel,
     /// Threads.
     pub workers: usize,
+}
+
+impl Context<'_> {
+    /// Tells how far the work is that began at `began` of the monotonic clock.
+    fn told(&self, began: std::time::Duration, entries: u64, bytes: u64, total: u64) {
+        let elapsed_ms = u64::try_from((self.clock.monotonic() - began).as_millis()).unwrap_or(u64::MAX);
+        let how_far = HowFar { elapsed_ms, entries, bytes, bytes_total: Some(total), bytes_read: bytes, current: None };
+        self.sink.send(Event::Progress(how_far));
+    }
 }
 
 /// Most damaged files listed one by one.

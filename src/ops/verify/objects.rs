@@ -7,7 +7,6 @@ use std::{
 
 use crate::{
     error::{ErrorKind, Result},
-    event::Event,
     format::{Digest, Digester, SnapshotId, SnapshotKey},
     ops::verify::{Context, Report, in_parallel},
     store::{self, Key},
@@ -116,6 +115,7 @@ pub fn reread(context: &Context, listed: &BTreeMap<Key, Digest>, report: &mut Re
         }
     }
     let total = sizes.values().sum();
+    let began = context.clock.monotonic();
     let found: Mutex<(u64, u64, Vec<Finding>)> = Mutex::default();
     in_parallel(context, &objects, |(key, digest)| {
         let Some(len) = sizes.get(*key) else { return Ok(()) };
@@ -129,7 +129,7 @@ pub fn reread(context: &Context, listed: &BTreeMap<Key, Digest>, report: &mut Re
         found.0 += len;
         found.1 += 1;
         found.2.extend(finding);
-        context.sink.send(Event::Progress { entries: found.1, bytes: found.0, bytes_total: Some(total) });
+        context.told(began, found.1, found.0, total);
         Ok(())
     })?;
     let (bytes, _, findings) = found.into_inner().expect("nobody panicked while holding the findings");
