@@ -18,6 +18,7 @@ use std::{
 
 use coffre::{
     error::ErrorKind,
+    event::{Event, LeftOut},
     ops::seal::{self, Line, Options, Preset, Rules},
 };
 use common::{
@@ -37,9 +38,7 @@ pub fn previewed(host: &Host, options: &Options) -> coffre::error::Result<(BTree
                 entries += 1;
                 assert!(taken.insert(text(&path)), "{} twice", text(&path));
             }
-            Line::LeftOut(out) => {
-                left.push(format!("{}{}: {}", text(&out.path), if out.inside { "/*" } else { "" }, out.reason.rule().text))
-            }
+            Line::LeftOut(out) => left.push(shown(&out)),
             Line::Problem(_) => (),
         }
         Ok(())
@@ -48,11 +47,23 @@ pub fn previewed(host: &Host, options: &Options) -> coffre::error::Result<(BTree
     Ok((taken, left))
 }
 
+fn shown(out: &LeftOut) -> String {
+    format!("{}{}: {}", out.path, if out.content_only { "/*" } else { "" }, out.rule.text)
+}
+
+/// What was told as left out, beginning with the event at `from`.
+fn told_left_out(host: &Host, from: usize) -> Vec<String> {
+    let told = host.told.lock().unwrap();
+    told[from..].iter().filter_map(|event| if let Event::LeftOut(out) = event { Some(shown(out)) } else { None }).collect()
+}
+
 /// What a seal takes below `root`, relative to it; a dry run must have said the same.
 #[track_caller]
 fn taken(host: &Host, options: &Options, root: &Path) -> Vec<String> {
     let (said, left) = previewed(host, options).unwrap();
-    let report = host.seal_with(options).unwrap();
+    let from = host.told.lock().unwrap().len();
+    let report = host.seal_with(&Options { explain: true, ..options.clone() }).unwrap();
+    assert_eq!(told_left_out(host, from), left, "a seal that explains itself says what a dry run does");
     let tree = read_snapshot(&host.reader(), &host.latest()).unwrap();
     let sealed: BTreeSet<String> = tree.keys().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
     assert_eq!(said, sealed, "a dry run says what a seal does");
@@ -195,6 +206,9 @@ fn each_exclusion_names_its_rule_and_the_nearest_rule_decides() {
         |sources: &[&Path]| taken(&host, &with(&host, sources, Rules { ignore_files: vec![".ig".into()], ..Rules::default() }), &sub);
     assert_eq!((ignored(&[&sub]), ignored(&[&root, &sub])), (words(".ig x.tmp y.tmp z.tmp"), words(".ig x.tmp y.tmp")));
     // The command line is stronger than ignore files, and these than files of patterns.
+    let silent = host.told.lock().unwrap().len();
+    host.seal_with(&options).unwrap();
+    assert_eq!(told_left_out(&host, silent), [""; 0], "nobody asked");
     assert_eq!(says(Rules { patterns: vec!["y.tmp".into(), "!z.tmp".into()], ..rules })[1], format!("{at}/sub/y.tmp: --exclude y.tmp"));
     for (globs, kind) in [(["a{b"], ErrorKind::Usage), (["[x"], ErrorKind::Usage), (["!"], ErrorKind::Usage)] {
         let rules = Rules { patterns: globs.iter().map(Into::into).collect(), ..Rules::default() };

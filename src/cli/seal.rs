@@ -57,7 +57,7 @@ Examples:
   coffre seal / -x --preset server                 a machine's root file system, and no other
   coffre seal ~/work --preset dev --exclude '*.iso' --exclude '!keep.iso'
   coffre seal ~/work --ignore-file .gitignore --exclude-caches
-  coffre seal ~/work --dry-run -v | grep '^-'      what is left out, and by which rule
+  coffre seal ~/work --dry-run -v | grep '^-'      what would be left out, and by which rule
   find . -name '*.sql' -print0 | coffre seal --files-from - --null
   coffre seal --stdin-name shop.sql --from-command 'pg_dump shop'
   coffre seal /srv/app --set-label release=1.4.2
@@ -123,6 +123,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         paths: args.paths.clone(),
         listed: args.select.listed()?,
         rules: args.select.rules(),
+        explain: run.globals.verbose > 0 && !run.globals.quiet,
         never: vec![opened.path.clone()],
         host: args.host.clone().unwrap_or_else(sys::host_name),
         tags: args.tag.clone(),

@@ -98,6 +98,39 @@ fn wrong_rules_are_refused_before_anything_is_stored() {
     assert!(home.snapshots().is_empty());
 }
 
+#[test]
+fn a_seal_tells_on_request_what_it_leaves_out_and_why() {
+    let home = home();
+    let at = home.source().display().to_string();
+    let args = ["seal", "--exclude", "*.log", "--exclude-if-present", "a.mark", "source"];
+    tree::write(home.source().join("e/a.mark"), "");
+    tree::write(home.source().join("e/x\ny"), "");
+    let lines = [
+        format!("coffre: left out: {at}/b.log  (--exclude *.log)"),
+        format!("coffre: left out: {at}/d/secret  ({at}/d/.coffreignore:2: secret)"),
+        format!("coffre: left out: {at}/e/*  (--exclude-if-present a.mark)"),
+    ];
+    let told = |err: &str| err.lines().filter(|line| line.contains("left out")).map(str::to_owned).collect::<Vec<_>>();
+    // The second time everything comes from the catalog.
+    for _ in 0..2 {
+        assert_eq!(told(&home.coffre(args).args(["-v"]).ok().err), lines);
+    }
+    for silent in [&[][..], &["-v", "-q"], &["--progress", "json"]] {
+        let err = home.coffre(args).args(silent).ok().err;
+        assert!(!err.contains("secret"), "{silent:?}: {err}");
+    }
+    let err = home.coffre(args).args(["-v", "--progress", "json"]).ok().err;
+    let said: Vec<Value> = rows(&err).into_iter().filter(|row| row["did"] == "leave_out").collect();
+    assert_eq!(
+        (said.len(), &said[1]),
+        (
+            3,
+            &json!({"did": "leave_out", "path": format!("{at}/d/secret"), "content_only": false, "option": "--ignore-file",
+                "file": format!("{at}/d/.coffreignore"), "line": 2, "pattern": "secret", "text": format!("{at}/d/.coffreignore:2: secret")})
+        )
+    );
+}
+
 /// These were taken and did nothing.
 #[test]
 fn an_option_that_could_have_no_effect_is_refused() {

@@ -191,6 +191,7 @@ impl Host {
             paths: paths.iter().map(|p| p.to_path_buf()).collect(),
             listed: Vec::new(),
             rules: seal::Rules::default(),
+            explain: false,
             never: Vec::new(),
             host: "test".to_owned(),
             tags: Vec::new(),

@@ -35,7 +35,7 @@ use crate::{
 
 use sources::Sources;
 
-pub use exclude::{LeftOut, Preset, Rule, Rules};
+pub use exclude::{Preset, Rules};
 pub use preview::{Line, Preview, Taken, preview};
 pub use refresh::{Refreshed, rebuild, refresh};
 pub use stream::Stream;
@@ -49,6 +49,8 @@ pub struct Options {
     pub listed: Vec<PathBuf>,
     /// What to leave out.
     pub rules: Rules,
+    /// Whether each exclusion is told, as an event.
+    pub explain: bool,
     /// Directories that are never taken: the vault itself.
     pub never: Vec<PathBuf>,
     /// Name of the host, for the manifest.
@@ -181,6 +183,7 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
         bytes_per_sec: options.bytes_per_sec,
         workers: options.workers.max(1),
         use_records: stream.is_none(),
+        explain: options.explain,
     };
     let assembled = match pipeline::run(&job) {
         // The catalog promised what it could not give. Its word is not needed: read everything.

@@ -60,6 +60,7 @@ pub struct Job<'a> {
     pub bytes_per_sec: Option<u64>,
     pub workers: usize,
     pub use_records: bool,
+    pub explain: bool,
 }
 
 /// Runs the pipeline to its end. On success every pack is stored.
@@ -79,7 +80,7 @@ pub fn run(job: &Job) -> Result<Assembled> {
     let throttle = job.bytes_per_sec.map(|limit| Throttle::new(clock, limit));
     let reading = read::Shared { chunker: &chunker, key: &sealer.keys.data, cancel, pool: &piece_pool, throttle: throttle.as_ref() };
     let now_ns = || clock.now_ns();
-    let looker = Looker { excludes: job.excludes, explain: false, memory: &memory, now_ns: &now_ns };
+    let looker = Looker { excludes: job.excludes, explain: job.explain, memory: &memory, now_ns: &now_ns };
     let ahead = Ahead::default();
 
     thread::scope(|scope| {

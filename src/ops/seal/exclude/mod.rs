@@ -26,6 +26,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
+    event::LeftOut,
     ops::seal::{exclude::pattern::Anchoring, sources::Skeleton},
     sys::{Dir, FileType, Found, Stat, open_file},
 };
@@ -33,8 +34,9 @@ use crate::{
 use guard::Guard;
 use pattern::{Origin, Patterns};
 
+use reason::Reason;
+
 pub use preset::Preset;
-pub use reason::{LeftOut, Reason, Rule};
 
 /// What a person wants left out.
 #[derive(Clone, Debug, Default)]
@@ -188,7 +190,7 @@ impl Excludes {
         let mut tell = |path: &[u8], inside: bool, reason: Reason| {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             if let Some(told) = &mut told {
-                told(LeftOut { path: path.to_vec(), inside, reason });
+                told(LeftOut { path: String::from_utf8_lossy(path).into_owned(), content_only: inside, rule: reason.rule() });
             }
         };
         let mut inside = self.other_file_system(&decided.scope, scope.device);
