@@ -14,15 +14,16 @@ use std::{
     fs::{self, File},
     os::unix::{ffi::OsStrExt, fs::symlink},
     path::{Path, PathBuf},
+    sync::Mutex,
 };
 
 use coffre::{
     error::ErrorKind,
-    event::{Event, LeftOut},
-    ops::seal::{self, Line, Options, Preset, Rules},
+    event::{Event, LeftOut, Sink},
+    ops::seal::{self, Context, Line, Options, Preset, Rules},
 };
 use common::{
-    bin::Attached,
+    bin::{Attached, Home, Mounted},
     library::{Host, read_snapshot, temp, write_files},
 };
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
@@ -327,16 +328,19 @@ fn other_file_systems_are_left_out_on_request_and_those_of_the_kernel_always() {
 fn the_vault_is_not_sealed_through_any_door() {
     let (_guard, dir) = temp();
     let (root, vault) = (dir.join("w"), dir.join("w/vault"));
-    write_files(&root, &[("a", b""), ("door/hidden", b""), ("packs/hidden", b"")]);
+    write_files(&root, &[("a", b""), ("door/hidden", b""), ("packs/hidden", b""), ("deep/hidden", b"")]);
     let host = Host::create(std::sync::Arc::new(coffre::store::Local::new(&vault)));
     host.seal(&[&root.join("a")]).unwrap();
     let _door = Attached::new(&["--bind", vault.to_str().unwrap()], &root.join("door"));
     let _packs = Attached::new(&["--bind", vault.join("packs").to_str().unwrap()], &root.join("packs"));
+    // Deeper than the folders that are told by their inodes.
+    let deep = fs::read_dir(vault.join("packs")).unwrap().map(|e| e.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    let _deep = Attached::new(&["--bind", deep.to_str().unwrap()], &root.join("deep"));
     symlink(&vault, root.join("link")).unwrap();
     let options = |sources: &[&Path]| Options { never: vec![vault.clone()], ..host.options(sources) };
     assert_eq!(taken(&host, &options(&[&root]), &root), words("a link"));
     let pack = fs::read_dir(vault.join("packs")).unwrap().next().unwrap().unwrap().file_name();
-    for inside in ["vault", "vault/packs", "door", "door/VAULT", "link", "packs"] {
+    for inside in ["vault", "vault/packs", "door", "door/VAULT", "link", "packs", "deep"] {
         let e = host.seal_with(&options(&[&root, &root.join(inside)])).unwrap_err();
         assert!(e.kind() == ErrorKind::Usage && e.hint_text().is_some(), "{inside}: {}", e.chain());
     }
@@ -344,6 +348,47 @@ fn the_vault_is_not_sealed_through_any_door() {
     let state = host.state.path().to_owned();
     assert_eq!(host.seal_with(&options(&[&state])).unwrap_err().kind(), ErrorKind::Usage);
     assert!(!read_snapshot(&host.reader(), &host.latest()).unwrap().contains_key(vault.as_os_str().as_bytes()));
+}
+
+/// Mounts a vault at the first warning, which comes from the walk itself.
+struct MountsAtWarning<'a> {
+    home: &'a Home,
+    point: PathBuf,
+    mounted: Mutex<Option<Mounted>>,
+    told: Mutex<Vec<Event>>,
+}
+
+impl Sink for MountsAtWarning<'_> {
+    fn send(&self, event: Event) {
+        let mut mounted = self.mounted.lock().unwrap();
+        if matches!(event, Event::Warning(_)) && mounted.is_none() {
+            *mounted = Some(Mounted::of(self.home, self.home.owner(["mount"]), &self.point));
+        }
+        self.told.send(event);
+    }
+}
+
+/// The table of mounts was read once, when the seal began.
+#[test]
+fn a_vault_that_is_mounted_while_a_seal_runs_is_not_sealed() {
+    let home = Home::new();
+    home.seal();
+    let (_guard, dir) = temp();
+    let root = dir.join("w");
+    // One thread walks, in order of names: at the long ignore file it warns, and only then comes to `z`.
+    write_files(&root, &[("a/.ig", "x\n".repeat(600_000).as_bytes()), ("z/x", b"")]);
+    fs::create_dir(root.join("z/mnt")).unwrap();
+    let host = Host::memory();
+    let sink = MountsAtWarning { home: &home, point: root.join("z/mnt"), mounted: Mutex::default(), told: Mutex::default() };
+    let rules = Rules { ignore_files: vec![".ig".into()], ..Rules::default() };
+    let options = Options { explain: true, workers: 1, ..with(&host, &[&root], rules) };
+    let report = seal::run(&Context { sink: &sink, ..host.context() }, &options).unwrap();
+    assert!(sink.mounted.lock().unwrap().is_some() && report.unreadable.is_empty(), "{:?}", report.unreadable);
+    let told = sink.told.lock().unwrap();
+    let left: Vec<String> = told.iter().filter_map(|event| if let Event::LeftOut(out) = event { Some(shown(out)) } else { None }).collect();
+    assert_eq!(left, [format!("{}: never sealed: a mounted vault", sink.point.display())]);
+    let tree = read_snapshot(&host.reader(), &host.latest()).unwrap();
+    assert!(tree.contains_key(root.join("z/x").as_os_str().as_bytes()) && !tree.contains_key(sink.point.as_os_str().as_bytes()));
 }
 
 #[test]

@@ -175,7 +175,7 @@ impl Host {
         Self { vault: Vault { store, config: self.vault.config.clone() }, ..self }
     }
 
-    fn context(&self) -> seal::Context<'_> {
+    pub fn context(&self) -> seal::Context<'_> {
         seal::Context {
             vault: &self.vault,
             sealer: &self.sealer,
