@@ -1,5 +1,7 @@
 //! What happened, told upwards: operations send events, the faces show them. The library never prints.
 
+use serde::Serialize;
+
 /// Something worth telling while an operation runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -9,6 +11,8 @@ pub enum Event {
     Warning(String),
     /// A line that a command of the person's wrote to its standard error.
     Said(String),
+    /// Something is left out. Only sent to who asks for it.
+    LeftOut(Box<LeftOut>),
     /// How far the work is.
     Progress(HowFar),
 }
@@ -28,6 +32,36 @@ pub struct HowFar {
     pub bytes_read: u64,
     /// What is being worked on.
     pub current: Option<String>,
+}
+
+/// Something that a seal leaves out, and the rule that says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// Absolute path, with what is not UTF-8 replaced.
+    pub path: String,
+    /// It is a directory that is taken without what is in it.
+    pub content_only: bool,
+    /// Why.
+    #[serde(flatten)]
+    pub rule: Rule,
+}
+
+/// Why something is left out, in words, for people and scripts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Rule {
+    /// The option that asked for it; `None` for what is never sealed.
+    pub option: Option<String>,
+    /// The file that the pattern stands in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Its line, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// The pattern.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+    /// All of that in a few words.
+    pub text: String,
 }
 
 /// Where events go. Called from several threads.

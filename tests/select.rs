@@ -14,14 +14,16 @@ use std::{
     fs::{self, File},
     os::unix::{ffi::OsStrExt, fs::symlink},
     path::{Path, PathBuf},
+    sync::Mutex,
 };
 
 use coffre::{
     error::ErrorKind,
-    ops::seal::{self, Line, Options, Preset, Rules},
+    event::{Event, LeftOut, Sink},
+    ops::seal::{self, Context, Line, Options, Preset, Rules},
 };
 use common::{
-    bin::Attached,
+    bin::{Attached, Home, Mounted},
     library::{Host, read_snapshot, temp, write_files},
 };
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
@@ -37,9 +39,7 @@ pub fn previewed(host: &Host, options: &Options) -> coffre::error::Result<(BTree
                 entries += 1;
                 assert!(taken.insert(text(&path)), "{} twice", text(&path));
             }
-            Line::LeftOut(out) => {
-                left.push(format!("{}{}: {}", text(&out.path), if out.inside { "/*" } else { "" }, out.reason.rule().text))
-            }
+            Line::LeftOut(out) => left.push(shown(&out)),
             Line::Problem(_) => (),
         }
         Ok(())
@@ -48,11 +48,23 @@ pub fn previewed(host: &Host, options: &Options) -> coffre::error::Result<(BTree
     Ok((taken, left))
 }
 
+fn shown(out: &LeftOut) -> String {
+    format!("{}{}: {}", out.path, if out.content_only { "/*" } else { "" }, out.rule.text)
+}
+
+/// What was told as left out, beginning with the event at `from`.
+fn told_left_out(host: &Host, from: usize) -> Vec<String> {
+    let told = host.told.lock().unwrap();
+    told[from..].iter().filter_map(|event| if let Event::LeftOut(out) = event { Some(shown(out)) } else { None }).collect()
+}
+
 /// What a seal takes below `root`, relative to it; a dry run must have said the same.
 #[track_caller]
 fn taken(host: &Host, options: &Options, root: &Path) -> Vec<String> {
     let (said, left) = previewed(host, options).unwrap();
-    let report = host.seal_with(options).unwrap();
+    let from = host.told.lock().unwrap().len();
+    let report = host.seal_with(&Options { explain: true, ..options.clone() }).unwrap();
+    assert_eq!(told_left_out(host, from), left, "a seal that explains itself says what a dry run does");
     let tree = read_snapshot(&host.reader(), &host.latest()).unwrap();
     let sealed: BTreeSet<String> = tree.keys().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
     assert_eq!(said, sealed, "a dry run says what a seal does");
@@ -195,6 +207,9 @@ fn each_exclusion_names_its_rule_and_the_nearest_rule_decides() {
         |sources: &[&Path]| taken(&host, &with(&host, sources, Rules { ignore_files: vec![".ig".into()], ..Rules::default() }), &sub);
     assert_eq!((ignored(&[&sub]), ignored(&[&root, &sub])), (words(".ig x.tmp y.tmp z.tmp"), words(".ig x.tmp y.tmp")));
     // The command line is stronger than ignore files, and these than files of patterns.
+    let silent = host.told.lock().unwrap().len();
+    host.seal_with(&options).unwrap();
+    assert_eq!(told_left_out(&host, silent), [""; 0], "nobody asked");
     assert_eq!(says(Rules { patterns: vec!["y.tmp".into(), "!z.tmp".into()], ..rules })[1], format!("{at}/sub/y.tmp: --exclude y.tmp"));
     for (globs, kind) in [(["a{b"], ErrorKind::Usage), (["[x"], ErrorKind::Usage), (["!"], ErrorKind::Usage)] {
         let rules = Rules { patterns: globs.iter().map(Into::into).collect(), ..Rules::default() };
@@ -313,16 +328,19 @@ fn other_file_systems_are_left_out_on_request_and_those_of_the_kernel_always() {
 fn the_vault_is_not_sealed_through_any_door() {
     let (_guard, dir) = temp();
     let (root, vault) = (dir.join("w"), dir.join("w/vault"));
-    write_files(&root, &[("a", b""), ("door/hidden", b""), ("packs/hidden", b"")]);
+    write_files(&root, &[("a", b""), ("door/hidden", b""), ("packs/hidden", b""), ("deep/hidden", b"")]);
     let host = Host::create(std::sync::Arc::new(coffre::store::Local::new(&vault)));
     host.seal(&[&root.join("a")]).unwrap();
     let _door = Attached::new(&["--bind", vault.to_str().unwrap()], &root.join("door"));
     let _packs = Attached::new(&["--bind", vault.join("packs").to_str().unwrap()], &root.join("packs"));
+    // Deeper than the folders that are told by their inodes.
+    let deep = fs::read_dir(vault.join("packs")).unwrap().map(|e| e.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    let _deep = Attached::new(&["--bind", deep.to_str().unwrap()], &root.join("deep"));
     symlink(&vault, root.join("link")).unwrap();
     let options = |sources: &[&Path]| Options { never: vec![vault.clone()], ..host.options(sources) };
     assert_eq!(taken(&host, &options(&[&root]), &root), words("a link"));
     let pack = fs::read_dir(vault.join("packs")).unwrap().next().unwrap().unwrap().file_name();
-    for inside in ["vault", "vault/packs", "door", "door/VAULT", "link", "packs"] {
+    for inside in ["vault", "vault/packs", "door", "door/VAULT", "link", "packs", "deep"] {
         let e = host.seal_with(&options(&[&root, &root.join(inside)])).unwrap_err();
         assert!(e.kind() == ErrorKind::Usage && e.hint_text().is_some(), "{inside}: {}", e.chain());
     }
@@ -330,6 +348,47 @@ fn the_vault_is_not_sealed_through_any_door() {
     let state = host.state.path().to_owned();
     assert_eq!(host.seal_with(&options(&[&state])).unwrap_err().kind(), ErrorKind::Usage);
     assert!(!read_snapshot(&host.reader(), &host.latest()).unwrap().contains_key(vault.as_os_str().as_bytes()));
+}
+
+/// Mounts a vault at the first warning, which comes from the walk itself.
+struct MountsAtWarning<'a> {
+    home: &'a Home,
+    point: PathBuf,
+    mounted: Mutex<Option<Mounted>>,
+    told: Mutex<Vec<Event>>,
+}
+
+impl Sink for MountsAtWarning<'_> {
+    fn send(&self, event: Event) {
+        let mut mounted = self.mounted.lock().unwrap();
+        if matches!(event, Event::Warning(_)) && mounted.is_none() {
+            *mounted = Some(Mounted::of(self.home, self.home.owner(["mount"]), &self.point));
+        }
+        self.told.send(event);
+    }
+}
+
+/// The table of mounts was read once, when the seal began.
+#[test]
+fn a_vault_that_is_mounted_while_a_seal_runs_is_not_sealed() {
+    let home = Home::new();
+    home.seal();
+    let (_guard, dir) = temp();
+    let root = dir.join("w");
+    // One thread walks, in order of names: at the long ignore file it warns, and only then comes to `z`.
+    write_files(&root, &[("a/.ig", "x\n".repeat(600_000).as_bytes()), ("z/x", b"")]);
+    fs::create_dir(root.join("z/mnt")).unwrap();
+    let host = Host::memory();
+    let sink = MountsAtWarning { home: &home, point: root.join("z/mnt"), mounted: Mutex::default(), told: Mutex::default() };
+    let rules = Rules { ignore_files: vec![".ig".into()], ..Rules::default() };
+    let options = Options { explain: true, workers: 1, ..with(&host, &[&root], rules) };
+    let report = seal::run(&Context { sink: &sink, ..host.context() }, &options).unwrap();
+    assert!(sink.mounted.lock().unwrap().is_some() && report.unreadable.is_empty(), "{:?}", report.unreadable);
+    let told = sink.told.lock().unwrap();
+    let left: Vec<String> = told.iter().filter_map(|event| if let Event::LeftOut(out) = event { Some(shown(out)) } else { None }).collect();
+    assert_eq!(left, [format!("{}: never sealed: a mounted vault", sink.point.display())]);
+    let tree = read_snapshot(&host.reader(), &host.latest()).unwrap();
+    assert!(tree.contains_key(root.join("z/x").as_os_str().as_bytes()) && !tree.contains_key(sink.point.as_os_str().as_bytes()));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::{
         progress::{self, Pace},
     },
     error::{Error, Result},
-    event::{Event, HowFar, Sink},
+    event::{Event, HowFar, LeftOut, Sink},
 };
 
 /// When to colour, or to show progress as a bar.
@@ -108,6 +108,20 @@ impl Screen {
         self.line(AnsiColor::Yellow.on_default(), "warning", text);
     }
 
+    /// Says what is left out, and why: as an object where progress is told in objects.
+    fn left_out(&self, left: &LeftOut) {
+        #[derive(Serialize)]
+        #[serde(tag = "did", rename = "leave_out")]
+        struct Line<'a> {
+            #[serde(flatten)]
+            left: &'a LeftOut,
+        }
+        match self.progress {
+            Progress::Json => self.write(&(serde_json::to_string(&Line { left }).unwrap_or_default() + "\n")),
+            _ => self.line(AnsiColor::Cyan.on_default(), "left out", &left_out(left)),
+        }
+    }
+
     /// Says why the command failed.
     pub fn error(&self, e: &Error) {
         self.end_progress();
@@ -180,7 +194,8 @@ impl Sink for Screen {
             Event::Note(text) => self.note(&text),
             Event::Warning(text) => self.warning(&text),
             Event::Said(text) => self.said(&text),
-            Event::Progress(step) => self.progress(&step),
+            Event::LeftOut(left) => self.left_out(&left),
+            Event::Progress(far) => self.progress(&far),
         }
     }
 
@@ -192,6 +207,11 @@ impl Sink for Screen {
 /// Text with control characters made visible: a file name must not steer a terminal.
 pub fn visible(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// What is left out, for people: not yet made visible.
+pub fn left_out(left: &LeftOut) -> String {
+    format!("{}{}  ({})", left.path, if left.content_only { "/*" } else { "" }, left.rule.text)
 }
 
 /// A size for people.

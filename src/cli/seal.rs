@@ -54,10 +54,10 @@ pub struct Args {
     #[arg(long, short = 'n')]
     dry_run: bool,
     /// Seal standard input as a file of this name, or absolute path, in place of files
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "files_from", "dry_run"])]
+    #[arg(long, value_name = "NAME")]
     stdin_name: Option<OsString>,
     /// Seal what this shell command prints, as --stdin-name says; if the command fails, so does the seal
-    #[arg(long, value_name = "CMD", requires = "stdin_name", conflicts_with_all = ["paths", "files_from", "dry_run"])]
+    #[arg(long, value_name = "CMD", requires = "stdin_name")]
     from_command: Option<String>,
     #[command(flatten)]
     select: select::Select,
@@ -78,7 +78,7 @@ Examples:
   coffre seal / -x --preset server                 a machine's root file system, and no other
   coffre seal ~/work --preset dev --exclude '*.iso' --exclude '!keep.iso'
   coffre seal ~/work --ignore-file .gitignore --exclude-caches
-  coffre seal ~/work --dry-run -v | grep '^-'      what is left out, and by which rule
+  coffre seal ~/work --dry-run -v | grep '^-'      what would be left out, and by which rule
   find . -name '*.sql' -print0 | coffre seal --files-from - --null
   coffre seal --stdin-name shop.sql --from-command 'pg_dump shop'
   coffre seal /srv/app --set-label release=1.4.2
@@ -115,18 +115,36 @@ fn labels(args: &Args) -> Result<BTreeMap<String, String>> {
     }
 }
 
+/// Fails if an option would have no effect because what is sealed comes through a pipe.
+fn check_stream(args: &Args) -> Result<()> {
+    if args.stdin_name.is_none() {
+        return Ok(());
+    }
+    if args.dry_run {
+        return Err(Error::usage("--dry-run lists files, and --stdin-name takes none")
+            .hint("there is nothing to list: the snapshot would hold that one file. Leave one of the two out"));
+    }
+    match (!args.paths.is_empty()).then_some("PATH").or_else(|| args.select.given()) {
+        Some(given) => Err(Error::usage(format!("{given} says which files are taken, and --stdin-name takes none"))
+            .hint("leave one of the two out; files and what comes through a pipe are two snapshots")),
+        None => Ok(()),
+    }
+}
+
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
     if let Some(preset) = args.select.list_preset {
         run.screen.plain(&preset.text())?;
         return Ok(0);
     }
+    check_stream(args)?;
     let labels = labels(args)?;
     let opened = run.globals.open()?;
     let options = Options {
         paths: args.paths.clone(),
         listed: args.select.listed()?,
         rules: args.select.rules(),
+        explain: run.globals.verbose > 0 && !run.globals.quiet,
         never: vec![opened.path.clone()],
         host: args.host.clone().unwrap_or_else(sys::host_name),
         tags: args.tag.clone(),

@@ -151,6 +151,12 @@ impl Dir {
         statx(&self.0, c"", AtFlags::EMPTY_PATH, STAT).map(|s| Stat::from_statx(&s))
     }
 
+    /// Number of the mount through which it was opened, as in `MountInfo`; `None` before Linux 5.8.
+    pub fn mount_id(&self) -> Option<u64> {
+        let found = statx(&self.0, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+        StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID).then_some(found.stx_mnt_id)
+    }
+
     /// Stat of the entry `name`, not following links.
     pub fn stat_of(&self, name: &[u8]) -> std::result::Result<Stat, Errno> {
         with_c_name(name, |name| statx(&self.0, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, STAT))

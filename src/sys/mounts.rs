@@ -12,8 +12,12 @@ use crate::error::{Error, Result};
 /// One line of /proc/self/mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountInfo {
+    /// Its number; see `Dir::mount_id`.
+    pub id: u64,
     /// `major:minor`.
     pub device: String,
+    /// Which directory of its file system is seen there: `/`, or another one if it is a bind mount.
+    pub root: PathBuf,
     /// Where it is mounted.
     pub point: PathBuf,
     /// Type, such as `fuse.coffre`.
@@ -40,6 +44,8 @@ fn parse(text: &[u8]) -> Vec<MountInfo> {
             let words: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
             let dash = words.iter().position(|w| *w == b"-")?;
             Some(MountInfo {
+                id: std::str::from_utf8(words.first()?).ok()?.parse().ok()?,
+                root: PathBuf::from(OsString::from_vec(field(words.get(3)?))),
                 device: String::from_utf8_lossy(words.get(2)?).into_owned(),
                 point: PathBuf::from(OsString::from_vec(field(words.get(4)?))),
                 kind: String::from_utf8_lossy(words.get(dash + 1)?).into_owned(),
@@ -123,6 +129,7 @@ mod tests {
         let text = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - fuse.coffre coffre:ab rw\n\n";
         let found = parse(text);
         assert_eq!(found[0].point, Path::new("/mnt 2"));
+        assert_eq!((found[0].id, found[0].root.as_path()), (36, Path::new("/mnt1")));
         assert_eq!((found[0].kind.as_str(), found[0].source.as_str()), ("fuse.coffre", "coffre:ab"));
     }
 }

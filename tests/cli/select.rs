@@ -83,8 +83,9 @@ fn wrong_rules_are_refused_before_anything_is_stored() {
         (["--set-label", "=x"], "the key"),
         (["--set-label", "a b=x"], "no spaces"),
         (["--set-label", "a=\u{1b}[31m"], "control characters"),
-        (["--stdin-name", "x"], "cannot be used with"),
-        (["--from-command", "true"], "cannot be used with"),
+        (["--stdin-name", "x"], "PATH says which files are taken"),
+        (["--from-command", "true"], "--stdin-name"),
+        (["--list-preset", "dev"], "cannot be used with"),
     ] {
         let done = home.coffre(["seal", "source"]).args(args).run().exits(2).says(says);
         assert!(done.out.is_empty(), "{args:?}");
@@ -95,6 +96,71 @@ fn wrong_rules_are_refused_before_anything_is_stored() {
     home.coffre(["seal", "source", "--set-label", "a=1", "--set-label", "a=2"]).refused(2).says("two values");
     home.coffre(["seal", "source", "--exclude-file", "none"]).run().exits(1).says("none");
     assert!(home.snapshots().is_empty());
+}
+
+#[test]
+fn a_seal_tells_on_request_what_it_leaves_out_and_why() {
+    let home = home();
+    let at = home.source().display().to_string();
+    let args = ["seal", "--exclude", "*.log", "--exclude-if-present", "a.mark", "source"];
+    tree::write(home.source().join("e/a.mark"), "");
+    tree::write(home.source().join("e/x\ny"), "");
+    let lines = [
+        format!("coffre: left out: {at}/b.log  (--exclude *.log)"),
+        format!("coffre: left out: {at}/d/secret  ({at}/d/.coffreignore:2: secret)"),
+        format!("coffre: left out: {at}/e/*  (--exclude-if-present a.mark)"),
+    ];
+    let told = |err: &str| err.lines().filter(|line| line.contains("left out")).map(str::to_owned).collect::<Vec<_>>();
+    // The second time everything comes from the catalog.
+    for _ in 0..2 {
+        assert_eq!(told(&home.coffre(args).args(["-v"]).ok().err), lines);
+    }
+    for silent in [&[][..], &["-v", "-q"], &["--progress", "json"]] {
+        let err = home.coffre(args).args(silent).ok().err;
+        assert!(!err.contains("secret"), "{silent:?}: {err}");
+    }
+    let err = home.coffre(args).args(["-v", "--progress", "json"]).ok().err;
+    let said: Vec<Value> = rows(&err).into_iter().filter(|row| row["did"] == "leave_out").collect();
+    assert_eq!(
+        (said.len(), &said[1]),
+        (
+            3,
+            &json!({"did": "leave_out", "path": format!("{at}/d/secret"), "content_only": false, "option": "--ignore-file",
+                "file": format!("{at}/d/.coffreignore"), "line": 2, "pattern": "secret", "text": format!("{at}/d/.coffreignore:2: secret")})
+        )
+    );
+}
+
+/// These were taken and did nothing.
+#[test]
+fn an_option_that_could_have_no_effect_is_refused() {
+    let home = home();
+    let stream = ["seal", "--stdin-name", "x", "--from-command", "echo x"];
+    for args in [
+        &["--exclude", "x"][..],
+        &["--exclude-file", "none"],
+        &["--ignore-file", ".coffreignore"],
+        &["--no-ignore-file"],
+        &["--exclude-caches"],
+        &["--exclude-if-present", "x"],
+        &["--exclude-larger-than", "1"],
+        &["--exclude-nodump"],
+        &["--one-file-system"],
+        &["--preset", "dev"],
+        &["--files-from", "none"],
+    ] {
+        let says = format!("{} says which files are taken, and --stdin-name takes none", args[0]);
+        let done = home.coffre(stream).args(args).refused(2).says(&says).says("hint: leave one of the two out");
+        assert!(done.out.is_empty(), "{args:?}");
+    }
+    home.coffre(stream).args(["source"]).refused(2).says("PATH says which files are taken");
+    home.coffre(stream).args(["--dry-run"]).refused(2).says("--dry-run lists files");
+    home.coffre(["seal", "source", "--no-ignore-file", "--ignore-file", "x"]).run().exits(2).says("cannot be used with");
+    for args in [&["--tag", "x"][..], &["--level", "3"], &["--exclude", "x"], &["--stdin-name", "x"], &["-n"]] {
+        home.coffre(["seal", "--list-preset", "dev"]).args(args).run().exits(2).says("cannot be used with");
+    }
+    assert!(home.snapshots().is_empty());
+    home.coffre(stream).args(["--tag", "t", "--level", "5", "--host", "h", "--set-label", "a=b"]).ok();
 }
 
 #[test]

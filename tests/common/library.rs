@@ -178,7 +178,7 @@ impl Host {
         Self { vault: Vault { store, config: self.vault.config.clone() }, ..self }
     }
 
-    fn context(&self) -> seal::Context<'_> {
+    pub fn context(&self) -> seal::Context<'_> {
         seal::Context {
             vault: &self.vault,
             sealer: &self.sealer,
@@ -194,6 +194,7 @@ impl Host {
             paths: paths.iter().map(|p| p.to_path_buf()).collect(),
             listed: Vec::new(),
             rules: seal::Rules::default(),
+            explain: false,
             never: Vec::new(),
             host: "test".to_owned(),
             tags: Vec::new(),

@@ -34,7 +34,7 @@ impl Dice {
 
 const NAMES: [&str; 18] =
     ["a", "b", "ab", "foo", "build", "a.log", "b.log", "x.tmp", "c d", "x ", "#h", "!n", "[q]", "\u{e9}", "a\\b", "{a,b}", "-", "foobar"];
-const TOKENS: [&str; 30] = [
+const TOKENS: [&str; 34] = [
     "a",
     "b",
     "ab",
@@ -55,6 +55,10 @@ const TOKENS: [&str; 30] = [
     "[!a]",
     "[^a-f]",
     "[[:alpha:]]",
+    "[ab[:x]",
+    "[[:al",
+    ":]",
+    "-",
     "[",
     "]",
     "\\",

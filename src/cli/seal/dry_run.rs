@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::{
     cli::{Opened, Run, exit, output},
     error::{Error, Result},
-    ops::seal::{self, Line, Options, Preview, Rule, Taken},
+    event::LeftOut,
+    ops::seal::{self, Line, Options, Preview, Taken},
 };
 
 /// One line of JSON.
@@ -20,13 +21,7 @@ enum Row<'a> {
         kind: Taken,
         size: u64,
     },
-    LeaveOut {
-        path: &'a str,
-        /// The directory is taken, what is in it is not.
-        content_only: bool,
-        #[serde(flatten)]
-        rule: Rule,
-    },
+    LeaveOut(&'a LeftOut),
     Fail {
         path: &'a str,
         text: &'a str,
@@ -48,9 +43,7 @@ pub fn run(run: &Run, opened: &Opened, options: &Options) -> Result<u8> {
             write(&mut out, json, &Row::Take { path: &path, kind, size }, || format!("+ {}{slash}", output::visible(&path)))
         }
         Line::LeftOut(left) if verbose || json => {
-            let (path, rule) = (String::from_utf8_lossy(&left.path), left.reason.rule());
-            let text = format!("- {}{}  ({})", output::visible(&path), if left.inside { "/*" } else { "" }, output::visible(&rule.text));
-            write(&mut out, json, &Row::LeaveOut { path: &path, content_only: left.inside, rule }, || text)
+            write(&mut out, json, &Row::LeaveOut(&left), || format!("- {}", output::visible(&output::left_out(&left))))
         }
         Line::Problem(problem) if json => {
             let path = String::from_utf8_lossy(&problem.path);

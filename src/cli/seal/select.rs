@@ -15,6 +15,29 @@ use crate::{
 
 /// The ignore file that counts by itself.
 const IGNORE_FILE: &str = ".coffreignore";
+/// What makes no sense beside `--list-preset`: all of a seal.
+const OF_A_SEAL: [&str; 20] = [
+    "paths",
+    "tag",
+    "host",
+    "level",
+    "set_label",
+    "dry_run",
+    "stdin_name",
+    "from_command",
+    "exclude",
+    "exclude_file",
+    "ignore_file",
+    "no_ignore_file",
+    "exclude_caches",
+    "exclude_if_present",
+    "exclude_larger_than",
+    "exclude_nodump",
+    "one_file_system",
+    "preset",
+    "files_from",
+    "null",
+];
 /// Longest list of paths accepted, in bytes: some ten million paths.
 const LIST_LEN_BYTES_MAX: u64 = 1 << 30;
 
@@ -30,11 +53,11 @@ pub struct Select {
     /// Leave out what the patterns in this file fit, one a line, `#` for comments (repeatable)
     #[arg(long, value_name = "FILE")]
     exclude_file: Vec<PathBuf>,
-    /// Name of the ignore files: gitignore lines that count in their directory and below (repeatable; replaces the default)
-    #[arg(long, value_name = "NAME", default_value = IGNORE_FILE, value_parser = parse_name)]
+    /// Name of the ignore files: gitignore lines that count in their directory and below (repeatable; default: .coffreignore)
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
     ignore_file: Vec<OsString>,
     /// Take no notice of ignore files
-    #[arg(long)]
+    #[arg(long, conflicts_with = "ignore_file")]
     no_ignore_file: bool,
     /// Leave out what is in directories with a CACHEDIR.TAG, the tag excepted
     #[arg(long)]
@@ -57,7 +80,7 @@ pub struct Select {
     #[arg(long, value_name = "NAME")]
     preset: Vec<PresetName>,
     /// Print the patterns of a preset, and do nothing else
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = OF_A_SEAL)]
     pub list_preset: Option<PresetName>,
     /// Take the paths in this list too, one a line; `-` is standard input (repeatable)
     #[arg(long, value_name = "FILE")]
@@ -94,7 +117,11 @@ impl Select {
         Rules {
             patterns: self.exclude.clone(),
             pattern_files: self.exclude_file.clone(),
-            ignore_files: if self.no_ignore_file { Vec::new() } else { self.ignore_file.clone() },
+            ignore_files: match (self.no_ignore_file, self.ignore_file.is_empty()) {
+                (true, _) => Vec::new(),
+                (false, true) => vec![IGNORE_FILE.into()],
+                (false, false) => self.ignore_file.clone(),
+            },
             presets: self.preset.iter().map(|name| name.preset()).collect(),
             if_present: self.exclude_if_present.clone(),
             caches: self.exclude_caches,
@@ -102,6 +129,42 @@ impl Select {
             one_file_system: self.one_file_system,
             nodump: self.exclude_nodump,
         }
+    }
+
+    /// The first option here that was given, if any was.
+    pub fn given(&self) -> Option<&'static str> {
+        // Named one by one, so that a new option cannot be forgotten.
+        let Self {
+            exclude,
+            exclude_file,
+            ignore_file,
+            no_ignore_file,
+            exclude_caches,
+            exclude_if_present,
+            exclude_larger_than,
+            exclude_nodump,
+            one_file_system,
+            preset,
+            list_preset,
+            files_from,
+            null,
+        } = self;
+        let given = [
+            ("--files-from", !files_from.is_empty()),
+            ("--null", *null),
+            ("--exclude", !exclude.is_empty()),
+            ("--exclude-file", !exclude_file.is_empty()),
+            ("--ignore-file", !ignore_file.is_empty()),
+            ("--no-ignore-file", *no_ignore_file),
+            ("--exclude-caches", *exclude_caches),
+            ("--exclude-if-present", !exclude_if_present.is_empty()),
+            ("--exclude-larger-than", exclude_larger_than.is_some()),
+            ("--exclude-nodump", *exclude_nodump),
+            ("--one-file-system", *one_file_system),
+            ("--preset", !preset.is_empty()),
+            ("--list-preset", list_preset.is_some()),
+        ];
+        given.into_iter().find_map(|(name, is_given)| is_given.then_some(name))
     }
 
     /// The paths in the lists.

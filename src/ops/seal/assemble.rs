@@ -242,7 +242,10 @@ impl Assembler<'_> {
                 self.problem(problem);
                 Ok(())
             }
-            Step::LeftOut(_) => Ok(()),
+            Step::LeftOut(out) => {
+                self.sink.send(Event::LeftOut(out));
+                Ok(())
+            }
         }
     }
 

@@ -5,9 +5,10 @@
 use std::{io, sync::Arc};
 
 use crate::{
+    event::LeftOut,
     format::Entry,
     ops::seal::{
-        exclude::{Decided, Excludes, LeftOut, Listed, Scope},
+        exclude::{Decided, Excludes, Listed, Scope},
         memory::Memory,
         skip::{DirRecord, listing_hash},
         sources::Skeleton,

@@ -40,7 +40,7 @@ use count::Total;
 use sources::Sources;
 
 pub use compare::Changes;
-pub use exclude::{LeftOut, Preset, Rule, Rules};
+pub use exclude::{Preset, Rules};
 pub use output::Compression;
 pub use preview::{Line, Preview, Taken, preview};
 pub use refresh::{Refreshed, rebuild, refresh};
@@ -55,6 +55,8 @@ pub struct Options {
     pub listed: Vec<PathBuf>,
     /// What to leave out.
     pub rules: Rules,
+    /// Whether each exclusion is told, as an event.
+    pub explain: bool,
     /// Directories that are never taken: the vault itself.
     pub never: Vec<PathBuf>,
     /// Name of the host, for the manifest.
@@ -215,6 +217,7 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
         began,
         total: &total,
         count: counting.as_ref(),
+        explain: options.explain,
     };
     let assembled = match pipeline::run(&job) {
         // The catalog promised what it could not give. Its word is not needed: read everything.

@@ -71,6 +71,7 @@ pub struct Job<'a> {
     pub total: &'a Total,
     /// Counts that while the rest works, if somebody watches and nobody knows.
     pub count: Option<&'a Excludes>,
+    pub explain: bool,
 }
 
 /// Runs the pipeline to its end. On success every pack is stored.
@@ -90,7 +91,7 @@ pub fn run(job: &Job) -> Result<Assembled> {
     let throttle = job.bytes_per_sec.map(|limit| Throttle::new(clock, limit));
     let reading = read::Shared { chunker: &chunker, key: &sealer.keys.data, cancel, pool: &piece_pool, throttle: throttle.as_ref() };
     let now_ns = || clock.now_ns();
-    let looker = Looker { excludes: job.excludes, explain: false, memory: &memory, now_ns: &now_ns };
+    let looker = Looker { excludes: job.excludes, explain: job.explain, memory: &memory, now_ns: &now_ns };
     let ahead = Ahead::default();
     let nothing = Memory::none(&sealer.keys);
 
@@ -111,7 +112,7 @@ pub fn run(job: &Job) -> Result<Assembled> {
                     scope.spawn(|| ahead.run(&looker));
                 }
                 if let Some(excludes) = job.count {
-                    let counter = Looker { excludes, memory: &nothing, ..looker };
+                    let counter = Looker { excludes, explain: false, memory: &nothing, ..looker };
                     scope.spawn(move || job.total.count(&counter, job.skeleton, cancel));
                 }
                 let walker = Walker {

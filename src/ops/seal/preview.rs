@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::{
     error::{Error, Result},
-    event::Sink,
+    event::{LeftOut, Sink},
     format::{Content, DomainKeys, Key32, Problem},
     ops::seal::{
-        LeftOut, Options,
+        Options,
         ahead::Ahead,
         compare::Tally,
         entry::EntryMaker,

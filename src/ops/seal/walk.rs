@@ -9,13 +9,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::{
     error::{Error, Result},
-    event::{Event, Sink},
+    event::{Event, LeftOut, Sink},
     format::{Content, DIR_DEPTH_MAX, Entry, Problem, ProblemKind},
     ops::seal::{
         ahead::{Ahead, Visits},
         compare::Tally,
         entry::{EntryMaker, looks_like_cached, same_as_cached},
-        exclude::LeftOut,
         look::{Below, Looked, Looker},
         read::{Batch, Piece, Task},
         skip::{DirRecord, is_settled},

@@ -26,6 +26,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
+    event::LeftOut,
     ops::seal::{exclude::pattern::Anchoring, sources::Skeleton},
     sys::{Dir, FileType, Found, Stat, open_file},
 };
@@ -33,8 +34,9 @@ use crate::{
 use guard::Guard;
 use pattern::{Origin, Patterns};
 
+use reason::Reason;
+
 pub use preset::Preset;
-pub use reason::{LeftOut, Reason, Rule};
 
 /// What a person wants left out.
 #[derive(Clone, Debug, Default)]
@@ -188,7 +190,7 @@ impl Excludes {
         let mut tell = |path: &[u8], inside: bool, reason: Reason| {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             if let Some(told) = &mut told {
-                told(LeftOut { path: path.to_vec(), inside, reason });
+                told(LeftOut { path: String::from_utf8_lossy(path).into_owned(), content_only: inside, rule: reason.rule() });
             }
         };
         let mut inside = self.other_file_system(&decided.scope, scope.device);
@@ -217,14 +219,21 @@ impl Excludes {
         let with_paths = !self.typed.is_empty() || !self.general.is_empty() || decided.scope.ignore.is_some();
         let mut path = if with_paths { [at.path, b"/"].concat() } else { Vec::new() };
         let dir_len = path.len();
+        let mut looked_again = false;
         listing.retain(|found| {
             let stat = match &found.stat {
                 Ok(stat) => stat,
-                Err(_) if self.guard.is_mount_point(at.path, &found.name) => {
-                    tell(&[at.path, b"/", &found.name].concat(), false, Reason::Mount);
-                    return false;
+                Err(_) => {
+                    // It may have been mounted since, by somebody who shows it to nobody else.
+                    if !std::mem::replace(&mut looked_again, true) {
+                        self.guard.look_again();
+                    }
+                    let is_mount = self.guard.is_mount_point(at.path, &found.name);
+                    if is_mount {
+                        tell(&[at.path, b"/", &found.name].concat(), false, Reason::Mount);
+                    }
+                    return !is_mount;
                 }
-                Err(_) => return true,
             };
             path.truncate(dir_len);
             if with_paths {
@@ -248,7 +257,7 @@ impl Excludes {
     fn reason(&self, scope: &Scope, path: &[u8], name: &[u8], stat: &Stat) -> Option<Reason> {
         let kind = stat.file_type();
         if kind == FileType::Dir
-            && let Some(reason) = self.guard.reason(stat)
+            && let Some(reason) = self.guard.reason(stat, scope.device)
         {
             return Some(reason);
         }
@@ -280,10 +289,14 @@ impl Excludes {
         if here.device == above && here.device == here.source_device {
             return Inside::All;
         }
-        if let Some(kind) = self.guard.kernel_file_system(here.device)
-            && here.device != above
-        {
-            return Inside::Nothing(Reason::Kernel(kind.to_owned()));
+        if here.device != above {
+            if let Some(kind) = self.guard.kernel_file_system(here.device) {
+                return Inside::Nothing(Reason::Kernel(kind));
+            }
+            // It was mounted after the directory above was listed.
+            if self.guard.is_mounted_vault(here.device) {
+                return Inside::Nothing(Reason::Mount);
+            }
         }
         match self.rules.one_file_system && here.device != here.source_device {
             true => Inside::Nothing(Reason::OtherFileSystem),

@@ -1,19 +1,9 @@
 //! Why something is left out: a value, so that a dry run says exactly what a seal does.
 
-use serde::Serialize;
-
-use crate::ops::seal::exclude::pattern::{Origin, Pattern, Patterns};
-
-/// Something that is left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftOut {
-    /// Absolute path.
-    pub path: Vec<u8>,
-    /// It is a directory that is taken without what is in it.
-    pub inside: bool,
-    /// Why.
-    pub reason: Reason,
-}
+use crate::{
+    event::Rule,
+    ops::seal::exclude::pattern::{Origin, Pattern, Patterns},
+};
 
 /// Why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,24 +33,6 @@ pub enum Reason {
     Mount,
     /// The kernel makes it up: a file system of this type.
     Kernel(String),
-}
-
-/// A reason in words, for people and scripts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Rule {
-    /// The option that asked for it; `None` for what is never sealed.
-    pub option: Option<String>,
-    /// The file that the pattern stands in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
-    /// Its line, from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub line: Option<u32>,
-    /// The pattern.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pattern: Option<String>,
-    /// All of that in a few words.
-    pub text: String,
 }
 
 impl Reason {
