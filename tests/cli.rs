@@ -275,7 +275,10 @@ fn snapshots_are_listed_with_tags_hosts_and_filters() {
     home.owner(["snapshots", "--since", "whenever"]).refused(2).says("whenever");
 
     let rows = home.snapshots();
-    assert_eq!(names(&rows[0]), ["directory", "host", "id", "labels", "paths", "problems", "snapshot", "stats", "tags", "time", "time_ns"]);
+    assert_eq!(
+        names(&rows[0]),
+        ["directory", "host", "id", "labels", "paths", "pinned", "problems", "snapshot", "stats", "suspicions", "tags", "time", "time_ns"]
+    );
     assert_eq!((&rows[0]["tags"], &rows[1]["host"]), (&serde_json::json!(["daily", "kept"]), &"elsewhere".into()));
     let text = home.owner(["snapshots"]).ok().text();
     let lines: Vec<&str> = text.lines().collect();

@@ -139,7 +139,7 @@ mod tests {
         // A standstill of a second moves the estimate by a tenth, not to infinity.
         pace.update(&step(51_000, 50 << 20));
         assert!((50..=56).contains(&pace.left_secs().unwrap()), "{pace:?}");
-        assert_eq!(text(&step(51_000, 50 << 20), &pace), "5 done, 50.00 MiB of 100.00 MiB, 926.62 KiB/s, 56 s left  /a\\u{1b}");
+        assert_eq!(text(&step(51_000, 50 << 20), &pace), "5 done, 50.00 MiB of 100.00 MiB, 926.55 KiB/s, 56 s left  /a\\u{1b}");
     }
 
     #[test]

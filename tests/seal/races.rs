@@ -59,7 +59,9 @@ fn a_file_that_is_rewritten_meanwhile_is_taken_block_by_block_and_named() {
         }
     });
     assert_eq!(bytes.len(), LARGE);
-    assert!(bytes.chunks(4096).all(|page| page.iter().all(|b| *b == page[0])), "a page that nobody wrote");
+    // Linux copies a page out while another processor writes into it, so one may be caught half-way; never with anything else in it.
+    let seams = |page: &[u8]| page.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert!(bytes.chunks(4096).all(|page| seams(page) <= 2 && page.iter().all(|b| *b < 250)), "a page that nobody wrote");
     assert!(changed, "twelve megabytes were written over without a pause, and nobody noticed");
 }
 

@@ -2,26 +2,22 @@
 //!
 //! One thread, so that with one reader and one compressor the order of everything is always the same.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 
 use crate::{
-    catalog::{ShortId, short_id},
     error::{Error, Result},
     event::{Event, HowFar, Sink},
     format::{
-        CHUNK_LEN_MAX, CHUNK_LEN_MIN, ChunkId, ChunkList, ChunkRef, Content, Data, Digester, DomainKeys, Entry, FRAME_LEN_RAW_MAX,
-        FRAME_TARGET_META, INLINE_LEN_MAX, Node, PackKind, Part, Problem, ProblemKind, Stats, split,
+        ChunkId, ChunkList, ChunkRef, Content, Data, Digester, DomainKeys, Entry, INLINE_LEN_MAX, Node, PackKind, Part, Problem,
+        ProblemKind, Stats, split,
     },
     ops::seal::{
+        bundle::Bundles,
         count::Total,
         entry::{EntryMaker, unsettled},
         memory::Memory,
-        output::{Compression, FrameJob},
         pool::Pool,
         read::{self, Batch, FileRead, Item, Piece, Task},
         skip::{DirRecord, is_settled},
@@ -48,8 +44,6 @@ pub struct Assembled {
 
 /// Most problems kept one by one; beyond that they are counted.
 const PROBLEMS_MAX: usize = 10_000;
-/// Raw bytes at which a frame of nodes is full in an archive.
-const FRAME_TARGET_META_LARGE: usize = 1 << 20;
 /// How often progress is told.
 const PROGRESS_EVERY_MS: u128 = 100;
 
@@ -58,9 +52,7 @@ pub struct Assembler<'a> {
     pub keys: &'a DomainKeys,
     pub memory: &'a Memory<'a>,
     pub maker: EntryMaker,
-    pub frames: Sender<FrameJob>,
-    pub frame_target: usize,
-    pub compression: Compression,
+    pub bundles: Bundles<'a>,
     pub sink: &'a dyn Sink,
     pub clock: &'a dyn Clock,
     /// When the seal began, of the monotonic clock.
@@ -69,8 +61,6 @@ pub struct Assembler<'a> {
     pub total: &'a Total,
     /// For files that no batch holds.
     pub reading: read::Shared<'a>,
-    /// Room for frames.
-    pub frame_pool: &'a Pool,
     /// Which seal this is, for directory records.
     pub seal: u64,
     pub state: State,
@@ -79,10 +69,6 @@ pub struct Assembler<'a> {
 /// What grows while assembling.
 #[derive(Default)]
 pub struct State {
-    /// Chunks that this seal stored. 16 bytes each and the table's room: about 30.
-    new: HashSet<ShortId>,
-    data: Bundle,
-    meta: Bundle,
     dirs: Vec<OpenDir>,
     /// Content of inodes with several names, for their later names.
     linked: HashMap<(u64, u64), Entry>,
@@ -95,13 +81,6 @@ pub struct State {
     in_work: u64,
     told_ms: u128,
     root: Option<ChunkId>,
-}
-
-/// Chunks on their way into a frame.
-#[derive(Default)]
-struct Bundle {
-    raw: Vec<u8>,
-    chunks: Vec<(ChunkId, u32)>,
 }
 
 /// A directory that has begun and not ended.
@@ -170,9 +149,9 @@ impl Assembler<'_> {
             self.tell(None);
         }
         let root = self.state.root.ok_or_else(Error::cancelled)?;
-        self.flush(PackKind::Data)?;
-        self.flush(PackKind::Meta)?;
+        self.bundles.finish()?;
         let mut state = self.state;
+        state.stats.new_bytes = self.bundles.new_bytes();
         if state.problems_more > 0 {
             let text = format!("and {} more problems, not listed", state.problems_more);
             state.problems.push(Problem { kind: ProblemKind::Unreadable, path: b"/".to_vec(), text });
@@ -279,7 +258,7 @@ impl Assembler<'_> {
                     self.state.bytes_read += bytes.len() as u64;
                     self.state.in_work += bytes.len() as u64;
                     self.tell(Some(&name));
-                    self.store(PackKind::Data, id, bytes)?;
+                    self.bundles.store(PackKind::Data, id, bytes)?;
                     chunks.push(ChunkRef { id, len: bytes.len() as u32 });
                 }
                 Item::Restart => chunks.clear(),
@@ -348,7 +327,7 @@ impl Assembler<'_> {
         let mut parts = Vec::new();
         for piece in pieces {
             let id = self.keys.tree.chunk_id(piece.as_bytes());
-            self.store(PackKind::Meta, id, piece.as_bytes())?;
+            self.bundles.store(PackKind::Meta, id, piece.as_bytes())?;
             parts.push(Part { len: piece.content_len(), id });
         }
         Ok(Data::Lists(parts))
@@ -481,60 +460,9 @@ impl Assembler<'_> {
 
     fn store_node(&mut self, bytes: &[u8]) -> Result<ChunkId> {
         let id = self.keys.tree.chunk_id(bytes);
-        self.store(PackKind::Meta, id, bytes)?;
+        self.bundles.store(PackKind::Meta, id, bytes)?;
         Ok(id)
     }
-
-    /// Stores a chunk unless the vault has it.
-    fn store(&mut self, kind: PackKind, id: ChunkId, bytes: &[u8]) -> Result<()> {
-        if self.memory.knows(&id) || !self.state.new.insert(short_id(&id)) {
-            return Ok(());
-        }
-        self.state.stats.new_bytes += bytes.len() as u64;
-        let chunk = (id, u32::try_from(bytes.len()).expect("a chunk fits a frame"));
-        let target = match kind {
-            PackKind::Data if self.compression.large_frames => FRAME_LEN_RAW_MAX - CHUNK_LEN_MAX,
-            // Whole small files go with their neighbours, and save half a percent of space by a little more company; parts of large ones
-            // are read at random, and do better with less.
-            PackKind::Data if bytes.len() < CHUNK_LEN_MIN => self.frame_target * 3 / 2,
-            PackKind::Data => self.frame_target,
-            PackKind::Meta if self.compression.large_frames => FRAME_TARGET_META_LARGE,
-            PackKind::Meta => FRAME_TARGET_META as usize,
-        };
-        let bundle = match kind {
-            PackKind::Data => &mut self.state.data,
-            PackKind::Meta => &mut self.state.meta,
-        };
-        if bytes.len() >= target {
-            let mut raw = self.frame_pool.take();
-            raw.extend_from_slice(bytes);
-            return send(&self.frames, FrameJob { kind, raw, chunks: vec![chunk] });
-        }
-        bundle.raw.extend_from_slice(bytes);
-        bundle.chunks.push(chunk);
-        if bundle.raw.len() >= target { self.flush(kind) } else { Ok(()) }
-    }
-
-    fn flush(&mut self, kind: PackKind) -> Result<()> {
-        let bundle = match kind {
-            PackKind::Data => &mut self.state.data,
-            PackKind::Meta => &mut self.state.meta,
-        };
-        if bundle.chunks.is_empty() {
-            return Ok(());
-        }
-        let next = match kind {
-            PackKind::Data => self.frame_pool.take(),
-            PackKind::Meta => Vec::with_capacity(FRAME_TARGET_META as usize * 2),
-        };
-        let raw = std::mem::replace(&mut bundle.raw, next);
-        let chunks = std::mem::take(&mut bundle.chunks);
-        send(&self.frames, FrameJob { kind, raw, chunks })
-    }
-}
-
-fn send(frames: &Sender<FrameJob>, job: FrameJob) -> Result<()> {
-    frames.send(job).map_err(|_| Error::cancelled())
 }
 
 fn count(stats: &mut Stats, entry: &Entry) {

@@ -5,6 +5,7 @@
 
 mod ahead;
 mod assemble;
+mod bundle;
 mod compare;
 mod count;
 mod entry;
