@@ -16,7 +16,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 
 # How often a process is asked for its peak memory while it runs.
-POLL_SECS = 0.01
+POLL_SECS = 0.02
+# CPUs that others may use during a step before it counts as disturbed; writing back takes some.
+OTHERS_CPUS_MAX = 0.3
 
 # Of one command: wall time, user + system time of it and its children, peak memory in bytes.
 Spent = collections.namedtuple("Spent", "secs cpu peak")
@@ -39,6 +41,7 @@ class Bench:
         self.running = []
         self.servers = []
         self.mounts = []
+        self.steps = self.disturbed = 0
         self.log = open(os.path.join(work, "log"), "wb")
         self.caches_drop = os.access("/proc/sys/vm/drop_caches", os.W_OK)
 
@@ -75,6 +78,7 @@ class Bench:
 
     def timed(self, command, env=None, allowed=(0,), **more):
         """Returns what a command Spent that runs to its end."""
+        busy = busy_secs()
         ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         started = time.perf_counter()
         process = self.start(command, env, **more)
@@ -98,10 +102,18 @@ class Bench:
         if process.returncode not in allowed:
             self.show_log()
             fail(f"exit code {process.returncode} from: {' '.join(map(os.fsdecode, command))}")
+        cpu = usage.ru_utime + usage.ru_stime
+        self.watch_others(busy_secs() - busy - cpu, secs)
         # A process counts the memory of the one it was forked from as its own peak; only above
         # that is the kernel's exact figure known to be its own.
         exact = usage.ru_maxrss * 1024
-        return Spent(secs, usage.ru_utime + usage.ru_stime, exact if exact > ours else peak[0])
+        return Spent(secs, cpu, exact if exact > ours else peak[0])
+
+    def watch_others(self, others_secs, secs):
+        self.steps += 1
+        if others_secs / secs > OTHERS_CPUS_MAX and others_secs > 0.1:
+            self.disturbed += 1
+            say(f"  disturbed: others used {others_secs:.1f} s of CPU in {secs:.1f} s, and the next figure is too high")
 
     def free_or_fail(self, nbytes, purpose):
         """Ends the benchmark unless the working directory's disk has room, and a little more."""
@@ -158,6 +170,13 @@ def evict(path):
     except OSError:
         pass
     os.close(fd)
+
+
+def busy_secs():
+    """CPU time of the whole machine since it started."""
+    with open("/proc/stat") as f:
+        user, nice, system, _idle, _wait, irq, softirq = map(int, f.readline().split()[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_memory(pid):
