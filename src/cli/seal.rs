@@ -68,7 +68,7 @@ pub struct Args {
 enum Profile {
     /// Sealed often, read at any place.
     Standard,
-    /// Kept for long and seldom read: about a seventh smaller, much slower to seal and to look into, and takes up to 1 GiB of memory.
+    /// Kept for long and seldom read: up to two fifths smaller, much slower to seal and to look into, and takes about 600 MiB of memory.
     Archive,
 }
 
