@@ -168,17 +168,17 @@ impl PackIndex {
     }
 }
 
-/// Returns what follows the last frame, which ends at `frames_end`: index, padding, trailer.
-pub fn encode_tail(index: &PackIndex, frames_end: usize) -> Vec<u8> {
+/// Returns what follows the last frame of a pack of this kind, which ends at `frames_end`: index, padding, trailer.
+pub fn encode_tail(kind: PackKind, index: &PackIndex, frames_end: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(index.body_len() + 128);
     skippable(&mut out, 4 + index.body_len());
     out.extend_from_slice(b"CFIX");
     index.encode_body(&mut out);
     let index_len = out.len();
     let bare = frames_end + index_len + TRAILER_LEN;
-    let mut padded = padded_len(bare);
+    let mut padded = padded_len(kind, bare);
     if padded - bare > 0 && padded - bare < SKIPPABLE_HEAD + 4 {
-        padded = padded_len(bare + SKIPPABLE_HEAD + 4);
+        padded = padded_len(kind, bare + SKIPPABLE_HEAD + 4);
     }
     if padded > bare {
         let len = padded - bare - SKIPPABLE_HEAD;
@@ -198,17 +198,21 @@ pub fn encode_tail(index: &PackIndex, frames_end: usize) -> Vec<u8> {
 /// The length that a plaintext of `len` bytes is padded to.
 ///
 /// From 4 MiB a multiple of 256 KiB; below, Padmé (Nikitin et al., "Reducing Metadata Leakage from Encrypted
-/// Files and Communication with PURBs", PETS 2019, algorithm 1), and 64 KiB at least.
-fn padded_len(len: usize) -> usize {
+/// Files and Communication with PURBs", PETS 2019, algorithm 1), and 64 KiB at least, 16 KiB in meta packs.
+fn padded_len(kind: PackKind, len: usize) -> usize {
     const STEP: usize = 256 << 10;
+    let least = match kind {
+        PackKind::Data => 64 << 10,
+        PackKind::Meta => 16 << 10,
+    };
     match len {
-        0..=0x1_0000 => 64 << 10,
-        0x1_0001..0x40_0000 => {
+        0x40_0000.. => len.next_multiple_of(STEP),
+        _ if len <= least => least,
+        _ => {
             let exponent = len.ilog2();
             let mask = (1usize << (exponent - (exponent.ilog2() + 1))) - 1;
             (len + mask) & !mask
         }
-        _ => len.next_multiple_of(STEP),
     }
 }
 
@@ -247,13 +251,17 @@ mod tests {
 
     #[test]
     fn padding_is_what_the_format_says() {
-        assert_eq!(padded_len(1), 65536);
-        assert_eq!(padded_len(65537), 67584); // Padmé: 16 = e, 5 bits kept, mask 2^11 - 1
-        assert_eq!(padded_len(4 << 20), 4 << 20);
-        assert_eq!(padded_len((4 << 20) + 1), (4 << 20) + (256 << 10));
-        for len in (65_000..5_000_000).step_by(977) {
-            let padded = padded_len(len);
-            assert!(padded >= len && padded - len <= (len / 8).max(64 << 10), "{len} -> {padded}");
+        use PackKind::{Data, Meta};
+        assert_eq!((padded_len(Data, 1), padded_len(Meta, 1)), (65536, 16384));
+        assert_eq!(padded_len(Data, 65537), 67584); // Padmé: 16 = e, 5 bits kept, mask 2^11 - 1
+        assert_eq!((padded_len(Data, 16385), padded_len(Meta, 16385)), (65536, 17408)); // 14 = e, 4 bits kept, mask 2^10 - 1
+        assert_eq!(padded_len(Data, 4 << 20), 4 << 20);
+        assert_eq!(padded_len(Data, (4 << 20) + 1), (4 << 20) + (256 << 10));
+        for len in (10_000..5_000_000).step_by(977) {
+            for (kind, least) in [(Data, 64 << 10), (Meta, 16 << 10)] {
+                let padded = padded_len(kind, len);
+                assert!(padded >= len && padded - len <= (len / 8).max(least), "{len} -> {padded}");
+            }
         }
     }
 
@@ -264,9 +272,9 @@ mod tests {
             chunks: vec![(ChunkId::from_bytes([1; 32]), 10), (ChunkId::from_bytes([2; 32]), 20)],
         };
         for frames_end in (60_000..70_000).chain(4_190_000..4_196_000).step_by(7) {
-            let tail = encode_tail(&index, frames_end);
+            let tail = encode_tail(PackKind::Data, &index, frames_end);
             let plain_len = frames_end + tail.len();
-            assert_eq!(padded_len(plain_len), plain_len);
+            assert_eq!(padded_len(PackKind::Data, plain_len), plain_len);
             let trailer = Trailer::decode(&tail[tail.len() - TRAILER_LEN..], plain_len as u64).unwrap();
             assert_eq!(trailer.index_offset, frames_end as u64);
             assert_eq!(parse_index(&tail[..trailer.index_len as usize]).unwrap(), index);

@@ -18,6 +18,7 @@ const TAIL_ROOM: usize = (256 << 10) + 64 + TRAILER_LEN;
 
 /// A pack that is being filled.
 pub struct PackBuilder {
+    kind: PackKind,
     upload: Box<dyn Upload>,
     key: StreamKey,
     /// Plaintext of the block that is not full yet.
@@ -46,8 +47,17 @@ impl PackBuilder {
     pub fn new(kind: PackKind, vault: VaultId, recipient: Wrap, upload: Box<dyn Upload>) -> Result<Self> {
         let (head, key) = cipher::start(&[recipient])?;
         let block = Vec::with_capacity(BLOCK_LEN + TAG_LEN);
-        let mut pack =
-            Self { upload, key, block, blocks: 0, plain_len: 0, stored_len: 0, hash: Digester::default(), index: PackIndex::default() };
+        let mut pack = Self {
+            kind,
+            upload,
+            key,
+            block,
+            blocks: 0,
+            plain_len: 0,
+            stored_len: 0,
+            hash: Digester::default(),
+            index: PackIndex::default(),
+        };
         pack.store(&head)?;
         pack.write(&encode_header(kind, vault))?;
         Ok(pack)
@@ -80,7 +90,7 @@ impl PackBuilder {
 
     /// Adds index, padding and trailer, and encrypts what is left.
     pub fn finish(mut self) -> Result<SealedPack> {
-        let tail = encode_tail(&self.index, self.plain_len);
+        let tail = encode_tail(self.kind, &self.index, self.plain_len);
         self.write(&tail)?;
         self.seal_block(true)?;
         Ok(SealedPack { upload: self.upload, digest: self.hash.finish(), stored_len: self.stored_len, index: self.index })

@@ -83,7 +83,7 @@ impl<'a> Bundles<'a> {
             PackKind::Data if self.compression.large_frames => FRAME_LEN_RAW_MAX - CHUNK_LEN_MAX,
             // Whole small files go with their neighbours, and a little more company saves half a percent of space; parts of large ones are
             // read at random, and do better with less.
-            PackKind::Data if len < CHUNK_LEN_MIN => self.frame_target * 3 / 2,
+            PackKind::Data if len < CHUNK_LEN_MIN => self.frame_target * 2,
             PackKind::Data => self.frame_target,
             PackKind::Meta if self.compression.large_frames => FRAME_TARGET_META_LARGE,
             PackKind::Meta => FRAME_TARGET_META as usize,

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use crossbeam_channel::{Receiver, Sender};
@@ -95,6 +95,8 @@ pub struct OpenPacks<'a> {
     sealer: &'a SealerKeys,
     data: [Mutex<Option<PackBuilder>>; 2],
     meta: Mutex<Option<PackBuilder>>,
+    /// The first pack of the second place closes half full, so that the two are not full, synced, and lost by a kill, at the same time.
+    staggered: AtomicBool,
     /// Bytes of content, raw and compressed.
     raw: AtomicU64,
     compressed: AtomicU64,
@@ -103,7 +105,15 @@ pub struct OpenPacks<'a> {
 impl<'a> OpenPacks<'a> {
     /// No pack is open yet.
     pub fn new(vault: &'a Vault, sealer: &'a SealerKeys) -> Self {
-        Self { vault, sealer, data: Default::default(), meta: Mutex::default(), raw: AtomicU64::new(0), compressed: AtomicU64::new(0) }
+        Self {
+            vault,
+            sealer,
+            data: Default::default(),
+            meta: Mutex::default(),
+            staggered: AtomicBool::new(false),
+            raw: AtomicU64::new(0),
+            compressed: AtomicU64::new(0),
+        }
     }
 
     /// Compresses frames into packs, and sends on those that are full, until there are no more frames.
@@ -137,6 +147,7 @@ impl<'a> OpenPacks<'a> {
         full: &Sender<SealedPack>,
     ) -> Result<()> {
         let (slot, len_max) = match kind {
+            PackKind::Data if coin == 1 && !self.staggered.load(Ordering::Relaxed) => (&self.data[1], self.vault.config.pack_len_max / 2),
             PackKind::Data => (&self.data[coin], self.vault.config.pack_len_max),
             PackKind::Meta => (&self.meta, PACK_LEN_META_MAX),
         };
@@ -155,6 +166,9 @@ impl<'a> OpenPacks<'a> {
         };
         pack.push(frame, chunks)?;
         drop(slot);
+        if closed.is_some() && kind == PackKind::Data && coin == 1 {
+            self.staggered.store(true, Ordering::Relaxed);
+        }
         match closed {
             Some(pack) => full.send(pack.finish()?).map_err(|_| Error::cancelled()),
             None => Ok(()),
