@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long)]
     nice: bool,
     /// Read at most so much in a second: `20M`
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
     limit_rate: Option<u64>,
     /// Do not mind that most files are gone, or were rewritten with what does not compress
     #[arg(long)]
@@ -86,6 +86,13 @@ Examples:
 Patterns are gitignore lines. Where several fit, the strongest origin decides: --exclude,
 then ignore files from the deepest directory up, then --exclude-file, then --preset; and
 in it the last line. OPERATIONS.md has the whole story.";
+
+fn parse_rate(text: &str) -> std::result::Result<u64, String> {
+    match parse_size(text)? {
+        0 => Err("at that rate nothing is ever read".to_owned()),
+        rate => Ok(rate),
+    }
+}
 
 /// Longest key and value of a label, in bytes, and most labels: they are in every listing of snapshots.
 const LABEL_KEY_LEN_MAX: usize = 64;

@@ -25,8 +25,8 @@ pub use meta::{Names, SparseMap, Xattrs, map_sparse, xattrs_of_fd, xattrs_of_nam
 pub use mounts::{MountInfo, detach, mount_at, mounts, set_read_ahead, unmount};
 pub use piped::Piped;
 pub use process::{
-    available_cores, effective_ids, give_way, host_name, is_root, memory_free_share, peak_memory_bytes, raise_file_limit, random,
-    readable_by_others, run_for_line,
+    available_cores, effective_ids, file_limit, give_way, host_name, is_root, memory_free_share, peak_memory_bytes, raise_file_limit,
+    random, readable_by_others, run_for_line,
 };
 pub use signal::{Cancel, CaughtSignals, catch_signals};
 pub use source::{Manners, SourceFile};

@@ -38,6 +38,11 @@ pub fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
+/// How many files this process may have open.
+pub fn file_limit() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Lets everybody else go first, on the processor and on the disk: nice 19, and the lowest of the ordinary I/O priorities. Holds for the
 /// threads that are started from now on.
 pub fn give_way() -> std::io::Result<()> {

@@ -51,7 +51,8 @@ fn files_are_counted_as_new_changed_unchanged_and_removed() {
     assert_same(&host.read_latest(&root), &read_disk(&root), "third");
 
     // Another selection of sources has a history of its own.
-    let other = host.seal(&[&root.join("d0")]).unwrap();
+    write_files(&dir, &[("elsewhere/file", b"1")]);
+    let other = host.seal(&[&dir.join("elsewhere")]).unwrap();
     assert_eq!(other.before, None);
     let fourth = host.seal(&[&root]).unwrap();
     assert_eq!(fourth.before, Some(third.id));
@@ -161,4 +162,57 @@ fn progress_says_how_much_there_is_and_ends_there() {
         assert!(steps.iter().all(|far| far.current.as_ref().is_none_or(|path| path.starts_with('/'))), "{round}: {steps:?}");
         assert!(round == "counted" || steps.iter().all(|far| far.bytes_total == Some(bytes)), "{round}: {steps:?}");
     }
+}
+
+/// A directory lost its last file (or came down to exactly a piece of the catalog's list), and the longer list of before stayed behind: every
+/// later change below it made the seal read everything, and kept its alarm silent.
+#[test]
+fn a_directory_that_became_shorter_is_remembered_as_it_is() {
+    let (_guard, dir) = temp();
+    for (files, kept) in [(1, 0), (4100, 4096)] {
+        let root = dir.join(format!("source{files}"));
+        write_files(&root, &[("d/sub/x", b"0"), ("other/y", b"0")]);
+        (0..files).for_each(|n| write_files(&root, &[(&format!("d/f{n:04}"), b"1")]));
+        let host = Host::memory();
+        host.seal(&[&root]).unwrap();
+        (kept..files).for_each(|n| fs::remove_file(root.join(format!("d/f{n:04}"))).unwrap());
+        host.seal(&[&root]).unwrap();
+        for round in [b"1", b"2"] {
+            write_files(&root, &[("d/sub/x", round)]);
+            let report = host.seal(&[&root]).unwrap();
+            assert_eq!(report.files_read, 1, "{files} files");
+            assert_eq!(report.changes, Some(Changes { changed: 1, unchanged: kept + 1, ..Changes::default() }), "{files} files");
+        }
+        assert_same(&host.read_latest(&root), &read_disk(&root), "shorter");
+        assert!(!host.told.lock().unwrap().iter().any(|e| matches!(e, Event::Note(_))), "nothing was lost: {:?}", host.told);
+    }
+}
+
+#[test]
+fn what_cannot_be_compared_is_not_counted_and_alarms_nobody() {
+    let (_guard, dir) = temp();
+    let root = dir.join("source");
+    tree(&root, 40);
+    let host = Host::memory();
+    // Files named one by one stand in directories that nothing is remembered of.
+    let paths: Vec<_> = names(40).iter().map(|name| root.join(name)).collect();
+    let files: Vec<&Path> = paths.iter().map(std::path::PathBuf::as_path).collect();
+    for _ in 0..2 {
+        let report = host.seal(&files).unwrap();
+        assert_eq!((report.changes, report.suspicions.len()), (None, 0));
+    }
+    // Another seal of a directory above has written over what was remembered of this one.
+    host.seal(&[&root.join("d0")]).unwrap();
+    fs::write(root.join("d0/f0"), b"changed").unwrap();
+    host.seal(&[&root]).unwrap();
+    assert_eq!(host.seal(&[&root.join("d0")]).unwrap().changes, None);
+    // A rename takes nothing away.
+    host.seal(&[&root]).unwrap();
+    host.seal(&[&root]).unwrap();
+    for n in 0..7 {
+        fs::rename(root.join(format!("d{n}")), root.join(format!("moved{n}"))).unwrap();
+    }
+    let moved = host.seal(&[&root]).unwrap();
+    assert_eq!(moved.changes, Some(Changes { new: 40, removed: 40, ..Changes::default() }));
+    assert_eq!((moved.suspicions.len(), warnings(&host).len()), (0, 0));
 }

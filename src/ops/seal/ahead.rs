@@ -84,13 +84,21 @@ impl State<'_> {
 }
 
 impl<'s> Ahead<'s> {
+    /// Nobody looks ahead where this process may have fewer than so many files open: what is ahead holds directories open.
+    pub const FILES_MIN: u64 = 512;
+
+    /// A walk that looks at everything itself.
+    pub fn none() -> Self {
+        Self { state: Mutex::new(State { closed: true, ..State::default() }), wake: Condvar::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<'s>> {
         self.state.lock().expect("nobody panics while holding the announcements")
     }
 
     /// Announces the next directories of `looked`, unless earlier ones are still to be visited.
     pub fn announce(&self, looked: &Looked<'s>, visits: &mut Visits<'s>) {
-        if !visits.waiting.is_empty() {
+        if !visits.waiting.is_empty() || self.lock().closed {
             return;
         }
         let is_dir = |stat: &crate::sys::Stat| stat.file_type() == FileType::Dir;

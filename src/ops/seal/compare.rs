@@ -2,7 +2,7 @@
 //!
 //! Counts are of regular files. They come from the listings that the catalog remembers; a sealer cannot read trees back.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::Serialize;
 
@@ -17,9 +17,16 @@ pub struct Tally {
     new: AtomicU64,
     changed: AtomicU64,
     unchanged: AtomicU64,
+    /// Something could not be compared, so that no count means anything.
+    incomplete: AtomicBool,
 }
 
 impl Tally {
+    /// Notes that a directory could not be listed, or that nothing is remembered of where a file stands.
+    pub fn give_up(&self) {
+        self.incomplete.store(true, Ordering::Relaxed);
+    }
+
     /// Counts a file: `Some(true)` is known and the same, `Some(false)` known and changed, `None` not known.
     pub fn file(&self, known: Option<bool>) {
         let count = match known {
@@ -50,29 +57,48 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// `before` is the snapshot before, if there is one.
-    pub fn of(tally: &Tally, before: Option<&Stats>) -> Self {
+    /// `before` is the snapshot before, if there is one. `None` if the counts mean nothing.
+    pub fn of(tally: &Tally, before: Option<&Stats>) -> Option<Self> {
+        if tally.incomplete.load(Ordering::Relaxed) {
+            return None;
+        }
         let [new, changed, unchanged] = [&tally.new, &tally.changed, &tally.unchanged].map(|n| n.load(Ordering::Relaxed));
         let removed = before.map_or(0, |before| before.files.saturating_sub(changed + unchanged));
-        Self { new, changed, unchanged, removed }
+        Some(Self { new, changed, unchanged, removed })
     }
 }
 
 /// How far back a snapshot of the same sources is looked for.
 const BACK_MAX: usize = 1000;
 
+/// The snapshot before: its id, its manifest, and whether the catalog's listings are still those of it.
+pub struct Before {
+    pub id: SnapshotId,
+    pub manifest: Manifest,
+    /// False if a later seal went over some of the same paths.
+    pub is_remembered: bool,
+}
+
 /// This host's newest snapshot of the same sources, from `head` back, among those whose manifests it kept.
-pub fn before(context: &Context, head: Option<(u64, SnapshotId)>, host: &str, sources: &[Vec<u8>]) -> Option<(SnapshotId, Manifest)> {
+pub fn before(context: &Context, head: Option<(u64, SnapshotId)>, host: &str, sources: &[Vec<u8>]) -> Option<Before> {
     let (mut seq, mut id) = head?;
+    let mut is_remembered = true;
     for _ in 0..BACK_MAX {
         let key = SnapshotKey { sealer: context.sealer.name.clone(), seq };
         let manifest = Manifest::decode(&context.state.manifest(&key, &id)?).ok()?;
         if manifest.sources == sources && manifest.host == host {
-            return Some((id, manifest));
+            return Some(Before { id, manifest, is_remembered });
         }
+        is_remembered &= !manifest.sources.iter().any(|theirs| sources.iter().any(|ours| is_below(ours, theirs) || is_below(theirs, ours)));
         (seq, id) = (seq.checked_sub(1)?, manifest.previous?);
     }
     None
+}
+
+/// Whether `path` is `top` or lies below it.
+fn is_below(path: &[u8], top: &[u8]) -> bool {
+    let top = top.strip_suffix(b"/").unwrap_or(top);
+    path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 /// Fewer files than this are rearranged by hand, and nobody is alarmed.
@@ -87,7 +113,9 @@ pub fn suspect(before: &Stats, changes: &Changes, raw: u64, compressed: u64) -> 
     if before.files < FILES_MIN {
         return found;
     }
-    if changes.removed * 2 > before.files {
+    // Files that were moved are there again, and bring no content with them.
+    let moved = changes.new * 2 >= changes.removed && raw < before.logical_bytes / 10;
+    if changes.removed * 2 > before.files && !moved {
         let text = format!("{} of {} files are gone since the snapshot before", changes.removed, before.files);
         found.push(Suspicion { kind: SuspicionKind::MostGone, text });
     }
@@ -108,7 +136,7 @@ mod tests {
 
     #[test]
     fn only_most_files_gone_or_scrambled_are_suspicious() {
-        let before = Stats { files: 100, ..Stats::default() };
+        let before = Stats { files: 100, logical_bytes: 90 << 20, ..Stats::default() };
         let kinds = |new, changed, unchanged, raw, compressed| -> Vec<SuspicionKind> {
             let changes = Changes { new, changed, unchanged, removed: 100 - changed - unchanged };
             suspect(&before, &changes, raw, compressed).into_iter().map(|s| s.kind).collect()
@@ -122,6 +150,7 @@ mod tests {
         assert_eq!(kinds(0, 60, 40, mib, most), [SuspicionKind::MostRewritten]);
         assert_eq!(kinds(0, 60, 40, 1000, 1000), [], "too little to tell");
         assert_eq!(kinds(100, 0, 0, 90 * mib, 90 * mib), [SuspicionKind::MostGone], "renamed by who encrypted them");
+        assert_eq!(kinds(100, 0, 0, mib, mib), [], "a directory got another name");
         let few = Stats { files: 19, ..Stats::default() };
         assert_eq!(suspect(&few, &Changes { removed: 19, ..Changes::default() }, 0, 0), []);
     }

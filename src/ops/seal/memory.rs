@@ -92,8 +92,10 @@ impl<'a> Memory<'a> {
                         None => compressor.insert(pack::Compressor::new(1)?),
                     };
                     let mut out = Vec::new();
-                    for (n, piece) in entries.chunks(NODE_ENTRIES_MAX).enumerate() {
-                        compressor.compress(&Node::encode_entries(piece.iter().copied()), &mut out)?;
+                    // The last piece is never full, so that it ends the list, whatever a longer one left behind.
+                    for n in 0..=entries.len() / NODE_ENTRIES_MAX {
+                        let piece = entries.iter().skip(n * NODE_ENTRIES_MAX).take(NODE_ENTRIES_MAX);
+                        compressor.compress(&Node::encode_entries(piece.copied()), &mut out)?;
                         catalog.put_entries(&piece_name(self.keys, name, n), &out)?;
                     }
                     crate::error::Result::Ok(())

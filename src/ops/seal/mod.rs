@@ -192,9 +192,9 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
     let head = refreshed.head(&context.sealer.name);
     let before = compare::before(context, head, &options.host, &named);
     // Without the listings of the snapshot before, every file would seem new, and all that it had gone.
-    let mut comparable = refreshed.remembers || before.is_none();
+    let mut comparable = before.as_ref().is_none_or(|before| refreshed.remembers && before.is_remembered);
     let tally = Tally::default();
-    let total = before.as_ref().map_or_else(Total::default, |(_, manifest)| Total::estimated(manifest.stats.logical_bytes));
+    let total = before.as_ref().map_or_else(Total::default, |before| Total::estimated(before.manifest.stats.logical_bytes));
     // Rules of its own, as these count what they leave out.
     let counting = match sink.wants_progress() && before.is_none() && stream.is_none() {
         true => Some(self::excludes(options, state)?),
@@ -225,21 +225,22 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
         Err(e) if e.kind() == ErrorKind::Corrupt && stream.is_none() => {
             sink.send(Event::Note(format!("{}; reading everything instead", e.chain())));
             excludes.restart();
-            comparable = before.is_none();
+            comparable = false;
             pipeline::run(&pipeline::Job { use_records: false, tally: &Tally::default(), ..job })?
         }
         other => other?,
     };
     context.cancel.check()?;
 
-    let changes = (comparable && stream.is_none()).then(|| Changes::of(&tally, before.as_ref().map(|(_, manifest)| &manifest.stats)));
+    let changes =
+        (comparable && stream.is_none()).then(|| Changes::of(&tally, before.as_ref().map(|before| &before.manifest.stats))).flatten();
     let suspicions = match (&before, &changes) {
-        (Some((_, manifest)), Some(changes)) if !options.accept_changes => {
-            compare::suspect(&manifest.stats, changes, assembled.content.0, assembled.content.1)
+        (Some(before), Some(changes)) if !options.accept_changes => {
+            compare::suspect(&before.manifest.stats, changes, assembled.content.0, assembled.content.1)
         }
         _ => Vec::new(),
     };
-    let pins = before.iter().filter(|_| !suspicions.is_empty()).map(|(id, _)| *id).collect();
+    let pins = before.iter().filter(|_| !suspicions.is_empty()).map(|before| before.id).collect();
     for suspicion in &suspicions {
         sink.send(Event::Warning(format!("this looks like an accident or an attack: {}", suspicion.text)));
     }
@@ -265,7 +266,7 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
     let snapshot = Snapshot { key: committed.key, id: committed.id, manifest: committed.manifest };
     let seconds = (clock.monotonic() - began).as_secs_f64();
     let (content_bytes, compressed_bytes) = assembled.content;
-    let before = before.map(|(id, _)| id.to_string());
+    let before = before.map(|before| before.id.to_string());
     Ok(Report {
         left_out: excludes.left_out(),
         changes,

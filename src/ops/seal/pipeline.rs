@@ -31,7 +31,7 @@ use crate::{
         throttle::Throttle,
         walk::{Pending, Walker},
     },
-    sys::{Cancel, Dir},
+    sys::{Cancel, Dir, file_limit},
     vault::Writer,
 };
 
@@ -93,7 +93,7 @@ pub fn run(job: &Job) -> Result<Assembled> {
     let reading = read::Shared { chunker: &chunker, key: &sealer.keys.data, cancel, pool: &piece_pool, throttle: throttle.as_ref() };
     let now_ns = || clock.now_ns();
     let looker = Looker { excludes: job.excludes, explain: job.explain, memory: &memory, now_ns: &now_ns };
-    let ahead = Ahead::default();
+    let ahead = if job.workers > 1 && file_limit() >= Ahead::FILES_MIN { Ahead::default() } else { Ahead::none() };
     let nothing = Memory::none(&sealer.keys);
 
     thread::scope(|scope| {

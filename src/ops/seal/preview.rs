@@ -99,7 +99,7 @@ pub fn preview(
     let memory = Memory::none(&keys);
     let now_ns = || clock.now_ns();
     let mut teller = Teller { each, path: Vec::new(), ends: Vec::new(), totals: Preview::default() };
-    let (ahead, tally) = (Ahead::default(), Tally::default());
+    let (ahead, tally) = (Ahead::none(), Tally::default());
     thread::scope(|scope| {
         let (batches_in, batches) = bounded(GROUPS_MAX);
         let (groups_in, groups) = bounded(GROUPS_MAX);

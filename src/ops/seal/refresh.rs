@@ -33,9 +33,11 @@ pub fn refresh(context: &Context) -> Result<Refreshed> {
         Some(Fresh::Unusable(why)) => Some(why.clone()),
     };
     let had = catalog.state().heads.clone();
+    // A seal that did not end has written over listings of the one before it.
+    let ended = !catalog.state().dirty;
     match absorb(context, catalog) {
         Ok(mut refreshed) => {
-            refreshed.remembers = fresh.is_none();
+            refreshed.remembers = fresh.is_none() && ended;
             if let Some(why) = why.filter(|_| refreshed.packs > 0) {
                 context.sink.send(Event::Note(format!("catalog rebuilt from {} packs of the vault: {why}", refreshed.packs)));
             } else if refreshed.packs > 0 {

@@ -171,6 +171,9 @@ impl<'s> Walker<'_, 's> {
         for warning in looked.warnings.drain(..) {
             self.sink.send(Event::Warning(warning));
         }
+        if !looked.problems.is_empty() {
+            self.tally.give_up();
+        }
         for problem in std::mem::take(&mut looked.problems) {
             self.failed(problem)?;
         }
@@ -215,7 +218,10 @@ impl<'s> Walker<'_, 's> {
                 match visited {
                     Ok(visited) => return Ok(Some(visited)),
                     Err(e) if e.kind() == std::io::ErrorKind::NotFound => (),
-                    Err(e) => self.failed(format!("cannot open: {e}"))?,
+                    Err(e) => {
+                        self.tally.give_up();
+                        self.failed(format!("cannot open: {e}"))?;
+                    }
                 }
             }
             FileType::Socket => self.step(Step::Socket)?,
@@ -242,6 +248,9 @@ impl<'s> Walker<'_, 's> {
         let cached = looked.cached.as_deref().unwrap_or_default();
         let known = cached.binary_search_by(|e| e.name.cmp(&name)).ok().map(|at| &cached[at]);
         let known = known.filter(|entry| matches!(entry.content, Content::File { .. }));
+        if looked.record_name.is_none() {
+            self.tally.give_up();
+        }
         self.tally.file(known.map(|entry| looks_like_cached(entry, &stat)));
         if let Some(entry) = known
             && same_as_cached(entry, &stat)
