@@ -4,6 +4,8 @@
 mod common;
 #[path = "mount/life.rs"]
 mod life;
+#[path = "mount/requests.rs"]
+mod requests;
 #[path = "mount/views.rs"]
 mod views;
 

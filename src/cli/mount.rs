@@ -113,6 +113,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
             XattrsArg::Never => Xattrs::Never,
         },
         host: sys::host_name(),
+        account: run.globals.verbose > 0,
     };
     // Before the passphrase is asked for, and before there is nobody to tell.
     options.point = mount::check(&options, &**run.screen)?;

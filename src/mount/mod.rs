@@ -12,8 +12,10 @@ mod inode;
 mod list;
 mod listing;
 mod names;
+mod onward;
 mod preflight;
 mod push;
+mod requests;
 mod view;
 mod watch;
 mod xattr;
@@ -63,6 +65,8 @@ pub struct Options {
     pub xattrs: Xattrs,
     /// The host whose newest snapshot is `latest`.
     pub host: String,
+    /// Tell at the end what was asked for, and what it took.
+    pub account: bool,
 }
 
 /// Bytes of decoded directories kept.
@@ -83,6 +87,7 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
     let point = preflight::check(&options.point, &options.not_over, &*sink)?;
     let views = Arc::new(Views::new(reader.clone(), options.host.clone(), DIRS_BYTES_MAX, clock.clone(), sink.clone()));
     reader.read_ahead()?;
+    views.decode_onward()?;
     let mut watch = watch::Watch::start(reader.clone(), views.clone(), sink.clone())?;
     let root = sys::is_root();
     let xattrs = match options.xattrs {
@@ -93,6 +98,7 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
     watch.without_xattrs = !xattrs && options.xattrs == Xattrs::Auto;
     let everybody = root || options.allow_other;
     let push = Arc::new(push::Push::new(views.clone(), clock.clone()));
+    let requests = Arc::new(requests::Requests::default());
     let fs = fs::Fs {
         blake3: xattr::Blake3::start(views.clone(), sink.clone())?,
         views,
@@ -101,6 +107,7 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
         xattrs,
         owners: attr::Owners { all: options.owner, mounter: sys::effective_ids() },
         posix_acl: everybody,
+        requests: requests.clone(),
     };
     // From here on a signal unmounts; before, nothing is mounted, and it just ends the process.
     let signals = sys::CaughtSignals::catch()?;
@@ -126,8 +133,13 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
         signals.each(move || stop(&point, &*sink))?;
     }
     ready();
+    reader.open_packs()?;
     let served = serving.join();
     ended.cancel();
+    if options.account {
+        let (frames, peak) = (reader.frames_decoded(), sys::peak_memory_bytes() >> 20);
+        sink.send(Event::Note(format!("requests: {requests}; {frames} frames decoded; {peak} MiB of memory at most")));
+    }
     match served {
         // The kernel said that the mount is gone. What is at its place now is somebody else's, and not to be touched.
         Ok(Ok(())) => Ok(()),

@@ -2,8 +2,8 @@
 //!
 //! A program that copies a tree lists a directory, then opens each file; every open file costs a request, and a request costs
 //! more than the copy of a small file. So once a directory was listed to its end (the kernel knows its inodes then), and
-//! somebody lately read files, its small files are stored into the page cache, in order. The first file of each
-//! directory is left out: that it is asked for tells that content is still wanted. A mere listing pushes nothing.
+//! somebody lately read files, its small files are stored into the page cache, in order. Of one directory in four the first
+//! file is left out: that it is asked for tells that content is still wanted. A mere listing pushes nothing.
 
 use std::{
     collections::VecDeque,
@@ -30,7 +30,9 @@ const DIR_BYTES_MAX: u64 = 64 << 20;
 /// For how long a read counts as lately.
 const LATELY_MS: u64 = 2000;
 /// Directories pushed without anybody reading a file that was left out: then the reader has gone.
-const UNSEEN_MAX: u32 = 8;
+const UNSEEN_MAX: u32 = 12;
+/// Of so many directories one has its first file left out.
+const PROBE_EVERY: u32 = 4;
 /// Directories that wait to be pushed; more are left to ordinary requests.
 const QUEUE_MAX: usize = 64;
 /// Directories remembered as listed, and as pushed.
@@ -42,10 +44,17 @@ const MEMORY_FREE_MIN: f64 = 0.1;
 pub struct Push {
     views: Arc<Views>,
     clock: Arc<dyn Clock>,
-    queue: OnceLock<SyncSender<u64>>,
+    queue: OnceLock<SyncSender<Wanted>>,
     last_read_ms: AtomicU64,
     unseen: AtomicU32,
     dirs: Mutex<Dirs>,
+}
+
+/// A directory that shall be pushed.
+struct Wanted {
+    dir: u64,
+    /// Whether its first file is left out.
+    probe: bool,
 }
 
 #[derive(Default)]
@@ -120,17 +129,18 @@ impl Push {
         if dirs.pushed.iter().rev().any(|d| *d == dir) {
             return;
         }
+        let probe = (self.unseen.load(Ordering::Relaxed) + 1) % PROBE_EVERY == 0;
         if let Some(queue) = self.queue.get()
-            && queue.try_send(dir).is_ok()
+            && queue.try_send(Wanted { dir, probe }).is_ok()
         {
             remember(&mut dirs.pushed, dir);
             self.unseen.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn run(&self, queue: &Receiver<u64>, notifier: &Notifier) {
+    fn run(&self, queue: &Receiver<Wanted>, notifier: &Notifier) {
         let mut buf = Vec::new();
-        for dir in queue {
+        for Wanted { dir, probe } in queue {
             if sys::memory_free_share() < MEMORY_FREE_MIN {
                 continue;
             }
@@ -145,7 +155,7 @@ impl Push {
                 true
             });
             let mut sum = 0;
-            for (ino, size) in files.into_iter().skip(1) {
+            for (ino, size) in files.into_iter().skip(usize::from(probe)) {
                 sum += size;
                 if sum > DIR_BYTES_MAX {
                     break;
