@@ -113,6 +113,13 @@ fn no_entry() -> FileAttr {
     }
 }
 
+/// Panics if `name` is what `COFFRE_TEST_PANIC_AT` says: for the test that a mount outlives that. Not in release builds.
+fn fail_if_asked_to(name: &OsStr) {
+    if cfg!(debug_assertions) && std::env::var_os("COFFRE_TEST_PANIC_AT").is_some_and(|at| at == name) {
+        panic!("a test asked for this");
+    }
+}
+
 thread_local! {
     /// Where a read is put together; fresh pages are dear.
     static GLUE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -142,7 +149,10 @@ impl Filesystem for Fs {
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.requests.count(Op::Lookup);
-        match self.answer(|| self.views.lookup(parent.0, name)) {
+        match self.answer(|| {
+            fail_if_asked_to(name);
+            self.views.lookup(parent.0, name)
+        }) {
             Ok(Found { node: Some(node), fixed }) => {
                 let attr = self.owners.attr(&node);
                 self.views.told(attr.ino.0);
@@ -247,15 +257,16 @@ impl Filesystem for Fs {
                 !full
             })
         });
-        match listed {
-            Ok(()) => reply.ok(),
-            Err(e) => return reply.error(e),
-        }
-        if !any
+        if listed.is_ok()
+            && !any
             && offset > 2
             && let Some(dir) = self.views.same_dir(ino.0)
         {
             self.push.listed(dir);
+        }
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(e),
         }
     }
 

@@ -17,7 +17,7 @@ mod source;
 mod time;
 
 pub use clock::{Clock, SimClock, SystemClock};
-pub use daemon::{Readiness, daemonise};
+pub use daemon::{Readiness, daemonise, notify_ready};
 pub use dir::{Dir, FileType, Found, Stat, open_file, stat_of_file};
 pub use file::{
     NewFile, create_private_dir, expect_reads, is_unfinished, read_at, replace_durably, sync_dir, sync_file_and_dir, write_private,

@@ -65,10 +65,12 @@ impl Reader {
         std::thread::Builder::new().name("ahead".to_owned()).spawn(work).map(drop).map_err(|e| Error::io("cannot start a thread", e))
     }
 
-    /// Opens the headers of the packs that came last, on a thread of its own.
-    pub fn open_packs(self: &Arc<Self>) -> Result<()> {
+    /// Opens the headers of the packs that came last, on a thread of its own. What is returned hangs up when that is done.
+    pub fn open_packs(self: &Arc<Self>) -> Result<mpsc::Receiver<()>> {
         let reader = Arc::downgrade(self);
+        let (done, wait) = mpsc::sync_channel(0);
         let work = move || {
+            let _done: mpsc::SyncSender<()> = done;
             let packs = reader.upgrade().map(|r| r.with_index(|index| index.packs().map(|(pack, _)| pack).collect::<Vec<_>>()));
             for pack in packs.unwrap_or_default().iter().rev().take(OPENED_MAX) {
                 match reader.upgrade() {
@@ -78,7 +80,8 @@ impl Reader {
                 }
             }
         };
-        std::thread::Builder::new().name("open".to_owned()).spawn(work).map(drop).map_err(|e| Error::io("cannot start a thread", e))
+        std::thread::Builder::new().name("open".to_owned()).spawn(work).map_err(|e| Error::io("cannot start a thread", e))?;
+        Ok(wait)
     }
 }
 
