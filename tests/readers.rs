@@ -14,6 +14,7 @@ use coffre::{
     format::{ChunkId, Digest, FrameEntry, PackIndex, Segment, SegmentPack, digest},
     pack,
     store::{Key, Memory, Store, Upload},
+    sys::{Clock, SystemClock},
     vault::{FileReader, Reader, Snapshot, resolve_path},
 };
 
@@ -228,9 +229,9 @@ fn an_index_of_ten_million_chunks_is_read_in_less_than_a_second() {
     let (_dir, top) = temp();
     let host = Host::create(Arc::new(coffre::store::Local::new(&top)));
     add_segments(&host, 10, 1_000_000);
-    let started = std::time::Instant::now();
+    let started = SystemClock.monotonic();
     let reader = host.reader();
-    let took = started.elapsed();
+    let took = SystemClock.monotonic() - started;
     let chunks = reader.with_index(|index| index.chunks());
     println!("{chunks} chunks in {took:?}; {} MiB of memory at most", coffre::sys::peak_memory_bytes() >> 20);
     assert!(chunks > 9_900_000);

@@ -159,6 +159,7 @@ fn serve(
     options: &Options,
     readiness: &mut sys::Readiness,
 ) -> Result<()> {
+    sys::share_heaps();
     let (reader, findings) = Reader::open(vault, owner, cache)?;
     for finding in findings {
         run.screen.warning(&format!("{}: {}; what it lists is looked for in the packs themselves", finding.object, finding.text));

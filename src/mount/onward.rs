@@ -50,10 +50,11 @@ impl Views {
         }
         let views = Arc::downgrade(self);
         let work = move || {
-            let decode = |mounted: &Mounted, id: &ChunkId| match views.upgrade() {
-                // Whoever asks for it meets the same failure, and tells it.
-                Some(views) => drop(catch_unwind(AssertUnwindSafe(|| views.decode_dir(mounted, id)))),
-                None => (),
+            let decode = |mounted: &Mounted, id: &ChunkId| {
+                if let Some(views) = views.upgrade() {
+                    // Whoever asks for it meets the same failure, and tells it.
+                    drop(catch_unwind(AssertUnwindSafe(|| views.decode_dir(mounted, id))));
+                }
             };
             follow(&hear, decode);
         };

@@ -146,7 +146,7 @@ impl Push {
             return None;
         }
         let (begun, hear) = sync_channel(1);
-        let probe = (self.unseen.load(Ordering::Relaxed) + 1) % PROBE_EVERY == 0;
+        let probe = (self.unseen.load(Ordering::Relaxed) + 1).is_multiple_of(PROBE_EVERY);
         if let Some(queue) = self.queue.get()
             && queue.try_send(Wanted { dir, probe, begun }).is_ok()
         {

@@ -28,7 +28,7 @@ pub use mounts::{MountInfo, detach, mount_at, mounts, set_read_ahead, unmount};
 pub use piped::Piped;
 pub use process::{
     available_cores, effective_ids, give_way, host_name, is_root, memory_free_share, peak_memory_bytes, raise_file_limit, random,
-    readable_by_others, run_for_line,
+    readable_by_others, run_for_line, share_heaps,
 };
 pub use signal::{Cancel, CaughtSignals, catch_signals};
 pub use source::{Manners, SourceFile};

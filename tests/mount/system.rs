@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::common::{
-    bin::{Coffre, Home, Mounted, is_mounted, run_tool, shell, tool},
+    bin::{Coffre, Mounted, run_tool, shell, tool},
     tree,
 };
 
