@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::common::{
-    bin::{Coffre, Mounted, run_tool, shell, tool},
+    bin::{Coffre, Home, Mounted, run_tool, shell, tool},
     tree,
 };
 
