@@ -111,6 +111,8 @@ pub fn translated(words: &[OsString]) -> Option<Vec<OsString>> {
                 for option in rest.next()?.to_str()?.split(',') {
                     let key = option.split_once('=').and_then(|(name, value)| Some((KEYS.iter().find(|(key, _)| *key == name)?.1, value)));
                     match key {
+                        // mount.fuse3 says these by itself when root mounts; they were not asked for.
+                        None if !by_name && ["suid", "dev"].contains(&option) => (),
                         Some((long, value)) => globals.extend([OsString::from(long), OsString::from(value)]),
                         None => options.push(option),
                     }
@@ -161,7 +163,7 @@ mod tests {
         for theirs in [
             "/sbin/mount.coffre /v /m -o rw,identity=/k,cache=64M",
             "/sbin/mount.fuse.coffre /v /m -s -v -t fuse.coffre -o rw,identity=/k,cache=64M",
-            "coffre /v /m -o rw,identity=/k,cache=64M",
+            "coffre /v /m -o rw,identity=/k,cache=64M,dev,suid",
         ] {
             assert_eq!(translated(&words(theirs)).as_ref(), Some(&ours), "{theirs}");
         }

@@ -38,9 +38,9 @@ const PROBE_EVERY: u32 = 4;
 const QUEUE_MAX: usize = 64;
 /// Files that are stored before the program learns that it has seen the whole directory: from then on it asks for them, in order, as
 /// fast as they are stored.
-const LEAD: usize = 1;
+const LEAD: usize = 4;
 /// Longest that it waits for that.
-const LEAD_WAIT: Duration = Duration::from_millis(1);
+const LEAD_WAIT: Duration = Duration::from_millis(4);
 /// Directories remembered as listed, and as pushed.
 const REMEMBERED_MAX: usize = 1024;
 /// Nothing is pushed while less than this share of memory is free.
