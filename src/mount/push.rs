@@ -36,11 +36,11 @@ const UNSEEN_MAX: u32 = 12;
 const PROBE_EVERY: u32 = 4;
 /// Directories that wait to be pushed; more are left to ordinary requests.
 const QUEUE_MAX: usize = 64;
-/// Files that are stored before the program learns that it has seen the whole directory: from then on it asks for them, in order, as
-/// fast as they are stored.
-const LEAD: usize = 4;
+/// Files that are stored before the program learns that it has seen the whole directory, to have a lead. With four a copy asked for
+/// less, and took longer.
+const LEAD: usize = 1;
 /// Longest that it waits for that.
-const LEAD_WAIT: Duration = Duration::from_millis(4);
+const LEAD_WAIT: Duration = Duration::from_millis(1);
 /// Directories remembered as listed, and as pushed.
 const REMEMBERED_MAX: usize = 1024;
 /// Nothing is pushed while less than this share of memory is free.
