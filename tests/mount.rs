@@ -2,8 +2,14 @@
 #![allow(clippy::unwrap_used)] // a test may stop at the first surprise
 
 mod common;
+#[path = "mount/hard.rs"]
+mod hard;
 #[path = "mount/life.rs"]
 mod life;
+#[path = "mount/requests.rs"]
+mod requests;
+#[path = "mount/system.rs"]
+mod system;
 #[path = "mount/views.rs"]
 mod views;
 

@@ -6,6 +6,7 @@ mod exit;
 mod init;
 mod keys;
 mod mount;
+mod mount_options;
 mod output;
 mod progress;
 mod seal;
@@ -151,6 +152,8 @@ fn state_base() -> Result<PathBuf> {
     let base = set("COFFRE_STATE_DIR")
         .or_else(|| set("XDG_STATE_HOME").filter(|p| p.is_absolute()).map(|p| p.join("coffre")))
         .or_else(|| set("HOME").map(|home| home.join(".local/state/coffre")))
+        // At boot, where fstab is read, nobody has a home yet.
+        .or_else(|| sys::is_root().then(|| PathBuf::from("/root/.local/state/coffre")))
         .ok_or_else(|| Error::usage("no place for the state directory: HOME is not set").hint("set COFFRE_STATE_DIR"))?;
     std::path::absolute(&base).map_err(|e| Error::io(format!("cannot use {}", base.display()), e))
 }
@@ -173,7 +176,8 @@ struct Run<'a> {
 
 /// Parses the command line, runs the command, prints its error.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(mount_options::translated(&words).unwrap_or(words)) {
         Ok(cli) => cli,
         Err(e) => {
             let code = if e.use_stderr() { exit::code(crate::error::ErrorKind::Usage) } else { 0 };

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use serde::Serialize;
 
 use crate::{
-    cli::{Run, exit, keys, shown},
+    cli::{Run, exit, keys, mount_options, shown},
     error::{Error, Result},
     mount::{self, Options, Xattrs},
     sys,
@@ -54,12 +54,19 @@ pub struct Args {
     /// Whether to show extended attributes and ACLs: `auto` does if a snapshot has any
     #[arg(long, value_name = "WHEN", default_value = "auto", value_enum)]
     xattrs: XattrsArg,
+    /// Options as for mount(8): exec (the default), noexec, suid, dev, max_read=N; and the long ones of this command
+    #[arg(short = 'o', value_name = "OPTION,…", value_delimiter = ',')]
+    options: Vec<String>,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum XattrsArg {
+/// When extended attributes are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum XattrsArg {
+    /// If a snapshot has any.
     Auto,
+    /// In any case.
     Always,
+    /// Not at all.
     Never,
 }
 
@@ -74,7 +81,8 @@ pub struct UnmountArgs {
     lazy: bool,
 }
 
-fn parse_owner(text: &str) -> std::result::Result<(u32, u32), String> {
+/// Two numbers, with a colon between them.
+pub fn parse_owner(text: &str) -> std::result::Result<(u32, u32), String> {
     let numbers = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
     numbers.ok_or_else(|| "two numbers are wanted, such as 1000:1000".to_owned())
 }
@@ -101,18 +109,21 @@ struct Mounted {
 
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
+    let given = mount_options::parse(&args.options)?;
     let opened = run.globals.open()?;
     let mut options = Options {
         point: args.dir.clone(),
         not_over: vec![opened.path.clone(), opened.state.path().to_owned()],
-        allow_other: args.allow_other,
-        owner: args.owner,
-        xattrs: match args.xattrs {
+        allow_other: args.allow_other || given.allow_other,
+        owner: given.owner.or(args.owner),
+        flags: given.flags,
+        xattrs: match given.xattrs.unwrap_or(args.xattrs) {
             XattrsArg::Auto => Xattrs::Auto,
             XattrsArg::Always => Xattrs::Always,
             XattrsArg::Never => Xattrs::Never,
         },
         host: sys::host_name(),
+        account: run.globals.verbose > 0,
     };
     // Before the passphrase is asked for, and before there is nobody to tell.
     options.point = mount::check(&options, &**run.screen)?;
@@ -127,7 +138,8 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
             Err((_, text)) => return Err(Error::unavailable(text)),
         },
     };
-    let served = serve(run, args, opened.vault, owner, &options, &mut readiness);
+    let cache = given.cache.unwrap_or(args.cache);
+    let served = serve(run, args, cache, opened.vault, owner, &options, &mut readiness);
     match served {
         Err(e) if readiness.is_awaited() => {
             run.screen.error(&e);
@@ -141,16 +153,21 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
 fn serve(
     run: &Run,
     args: &Args,
+    cache: u64,
     vault: crate::vault::Vault,
     owner: Arc<crate::vault::OwnerKeys>,
     options: &Options,
     readiness: &mut sys::Readiness,
 ) -> Result<()> {
-    let (reader, findings) = Reader::open(vault, owner, args.cache)?;
+    sys::share_heaps();
+    let (reader, findings) = Reader::open(vault, owner, cache)?;
     for finding in findings {
         run.screen.warning(&format!("{}: {}; what it lists is looked for in the packs themselves", finding.object, finding.text));
     }
     mount::serve(Arc::new(reader), options, run.screen.clone(), run.clock.clone(), || {
+        if let Err(e) = sys::notify_ready() {
+            run.screen.warning(&e.chain());
+        }
         if readiness.is_awaited() {
             readiness.ready();
         } else if let Err(e) = told(run, args) {

@@ -37,16 +37,25 @@ impl Segment {
 
     /// Reads a segment.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut packs = Vec::new();
+        Self::each_pack(bytes, |pack| {
+            packs.push(pack);
+            Ok(())
+        })?;
+        Ok(Self { packs })
+    }
+
+    /// Hands the packs of a segment to `each`, one after the other, so that no more than one is in memory twice.
+    pub fn each_pack(bytes: &[u8], mut each: impl FnMut(SegmentPack) -> Result<()>) -> Result<()> {
         let mut wire = Wire::new(bytes, "an index segment");
         wire.expect(b"CFIX1")?;
-        let mut packs = Vec::new();
         while !wire.rest().is_empty() {
-            packs.push(SegmentPack {
+            each(SegmentPack {
                 digest: Digest::from_bytes(wire.array()?),
                 stored_len: wire.u64()?,
                 index: PackIndex::decode_body(&mut wire)?,
-            });
+            })?;
         }
-        Ok(Self { packs })
+        Ok(())
     }
 }

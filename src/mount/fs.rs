@@ -25,6 +25,7 @@ use crate::{
         attr::{Owners, kind},
         errno::errno,
         push::Push,
+        requests::{Op, Requests},
         view::{Found, Node, Views},
         xattr::{self, Blake3, reply_xattr},
     },
@@ -48,6 +49,7 @@ pub struct Fs {
     pub blake3: Blake3,
     /// Whether the kernel shall obey ACLs.
     pub posix_acl: bool,
+    pub requests: Arc<Requests>,
 }
 
 impl Fs {
@@ -111,6 +113,13 @@ fn no_entry() -> FileAttr {
     }
 }
 
+/// Panics if `name` is what `COFFRE_TEST_PANIC_AT` says: for the test that a mount outlives that. Not in release builds.
+fn fail_if_asked_to(name: &OsStr) {
+    if cfg!(debug_assertions) && std::env::var_os("COFFRE_TEST_PANIC_AT").is_some_and(|at| at == name) {
+        panic!("a test asked for this");
+    }
+}
+
 thread_local! {
     /// Where a read is put together; fresh pages are dear.
     static GLUE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -139,7 +148,11 @@ impl Filesystem for Fs {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.answer(|| self.views.lookup(parent.0, name)) {
+        self.requests.count(Op::Lookup);
+        match self.answer(|| {
+            fail_if_asked_to(name);
+            self.views.lookup(parent.0, name)
+        }) {
             Ok(Found { node: Some(node), fixed }) => {
                 let attr = self.owners.attr(&node);
                 self.views.told(attr.ino.0);
@@ -157,6 +170,7 @@ impl Filesystem for Fs {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.requests.count(Op::Getattr);
         match self.answer(|| self.views.node(ino.0)) {
             Ok(node) => reply.attr(&lasts(node.is_fixed()), &FileAttr { ino, ..self.owners.attr(&node) }),
             Err(e) => reply.error(e),
@@ -164,6 +178,7 @@ impl Filesystem for Fs {
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        self.requests.count(Op::Readlink);
         let target = self.with_node(ino, |node| match (node, node.entry().map(|e| &e.content)) {
             (Node::Link { target, .. }, _) => Ok(target.clone()),
             (_, Some(Content::Symlink(target))) => Ok(target.to_vec()),
@@ -178,22 +193,27 @@ impl Filesystem for Fs {
     // Once answered so, the kernel opens, closes and lists on its own account and keeps what it read: right for immutable files, and
     // four requests fewer a file.
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.requests.count(Op::Other);
         reply.error(Errno::ENOSYS);
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.requests.count(Op::Other);
         reply.error(Errno::ENOSYS);
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        self.requests.count(Op::Other);
         reply.error(Errno::ENOSYS);
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: fuser::AccessFlags, reply: ReplyEmpty) {
+        self.requests.count(Op::Other);
         reply.error(Errno::ENOSYS);
     }
 
     fn read(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, size: u32, _: OpenFlags, _: Option<LockOwner>, reply: ReplyData) {
+        self.requests.count(Op::Read);
         GLUE.with_borrow_mut(|buf| {
             buf.resize(size as usize, 0);
             if offset == 0
@@ -209,6 +229,7 @@ impl Filesystem for Fs {
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        self.requests.count(Op::Readdir);
         let listed = self.answer(|| {
             self.views.list_dir(ino.0, offset, |listed, next| {
                 !reply.add(INodeNo(listed.node.ino()), next, kind(&listed.node), OsStr::from_bytes(&listed.name))
@@ -221,6 +242,7 @@ impl Filesystem for Fs {
     }
 
     fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        self.requests.count(Op::Readdir);
         let mut any = false;
         let listed = self.answer(|| {
             self.views.list_dir(ino.0, offset, |listed, next| {
@@ -235,24 +257,27 @@ impl Filesystem for Fs {
                 !full
             })
         });
-        match listed {
-            Ok(()) => reply.ok(),
-            Err(e) => return reply.error(e),
-        }
-        if !any
+        if listed.is_ok()
+            && !any
             && offset > 2
             && let Some(dir) = self.views.same_dir(ino.0)
         {
             self.push.listed(dir);
         }
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(e),
+        }
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.requests.count(Op::Other);
         let (bytes, entries) = self.views.totals();
         reply.statfs(bytes.div_ceil(4096), 0, 0, entries, 0, 4096, 255, 4096);
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.requests.count(Op::Xattr);
         if !self.xattrs {
             return reply.error(Errno::ENOSYS);
         }
@@ -268,6 +293,7 @@ impl Filesystem for Fs {
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.requests.count(Op::Xattr);
         if !self.xattrs {
             return reply.error(Errno::ENOSYS);
         }
@@ -279,6 +305,7 @@ impl Filesystem for Fs {
     }
 
     fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        self.requests.count(Op::Lseek);
         let found = self.with_entry(ino, |entry| match entry.map(|e| &e.content) {
             Some(Content::File { size, holes, .. }) => seek(*size, holes, u64::try_from(offset).map_err(|_| Errno::ENXIO)?, whence),
             _ => Err(Errno::EINVAL),

@@ -12,8 +12,10 @@ mod inode;
 mod list;
 mod listing;
 mod names;
+mod onward;
 mod preflight;
 mod push;
+mod requests;
 mod view;
 mod watch;
 mod xattr;
@@ -22,6 +24,7 @@ use std::{
     mem::ManuallyDrop,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use fuser::{Config, MountOption, Session, SessionACL};
@@ -48,6 +51,25 @@ pub enum Xattrs {
     Never,
 }
 
+/// What may be done with programs and devices in a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flags {
+    /// Programs can be run.
+    pub exec: bool,
+    /// Programs that become another user do.
+    pub suid: bool,
+    /// Devices can be opened.
+    pub dev: bool,
+    /// Longest read that the kernel asks for, in bytes.
+    pub max_read: Option<u32>,
+}
+
+impl Default for Flags {
+    fn default() -> Self {
+        Self { exec: true, suid: false, dev: false, max_read: None }
+    }
+}
+
 /// How to mount.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -59,10 +81,14 @@ pub struct Options {
     pub allow_other: bool,
     /// Show everything as owned by these.
     pub owner: Option<(u32, u32)>,
+    /// Programs and devices.
+    pub flags: Flags,
     /// Extended attributes.
     pub xattrs: Xattrs,
     /// The host whose newest snapshot is `latest`.
     pub host: String,
+    /// Tell at the end what was asked for, and what it took.
+    pub account: bool,
 }
 
 /// Bytes of decoded directories kept.
@@ -70,6 +96,9 @@ const DIRS_BYTES_MAX: u64 = 48 << 20;
 /// Threads that answer the kernel: two halve the latency even for one client.
 const THREADS_MIN: usize = 2;
 const THREADS_MAX: usize = 8;
+/// Longest that readiness is kept back until the first file of a pack has not to wait for its header. It takes a tenth of that on a disk
+/// that is not busy.
+const OPENING_WAIT: Duration = Duration::from_millis(100);
 /// Read-ahead that root asks for: twice the speed of the kernel's 128 KiB.
 const READ_AHEAD_KIB: u32 = 1024;
 
@@ -83,6 +112,8 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
     let point = preflight::check(&options.point, &options.not_over, &*sink)?;
     let views = Arc::new(Views::new(reader.clone(), options.host.clone(), DIRS_BYTES_MAX, clock.clone(), sink.clone()));
     reader.read_ahead()?;
+    views.decode_onward()?;
+    let opened = reader.open_packs()?;
     let mut watch = watch::Watch::start(reader.clone(), views.clone(), sink.clone())?;
     let root = sys::is_root();
     let xattrs = match options.xattrs {
@@ -93,6 +124,7 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
     watch.without_xattrs = !xattrs && options.xattrs == Xattrs::Auto;
     let everybody = root || options.allow_other;
     let push = Arc::new(push::Push::new(views.clone(), clock.clone()));
+    let requests = Arc::new(requests::Requests::default());
     let fs = fs::Fs {
         blake3: xattr::Blake3::start(views.clone(), sink.clone())?,
         views,
@@ -101,10 +133,11 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
         xattrs,
         owners: attr::Owners { all: options.owner, mounter: sys::effective_ids() },
         posix_acl: everybody,
+        requests: requests.clone(),
     };
     // From here on a signal unmounts; before, nothing is mounted, and it just ends the process.
     let signals = sys::CaughtSignals::catch()?;
-    let session = Session::new(fs, &point, &config(&reader, everybody)).map_err(|e| failed(&point, e))?;
+    let session = Session::new(fs, &point, &config(&reader, everybody, options.flags)).map_err(|e| failed(&point, e))?;
     // fuser 0.18 unmounts whatever is at this path when a session is dropped, and by then that may be somebody else's mount;
     // so the session runs in the background, its handle is never dropped, and only its thread is waited for.
     let mut session = ManuallyDrop::new(session.spawn().map_err(|e| failed(&point, e))?);
@@ -125,9 +158,14 @@ pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock:
         let (point, sink) = (point.clone(), sink.clone());
         signals.each(move || stop(&point, &*sink))?;
     }
+    let _ = opened.recv_timeout(OPENING_WAIT);
     ready();
     let served = serving.join();
     ended.cancel();
+    if options.account {
+        let (frames, peak) = (reader.frames_decoded(), sys::peak_memory_bytes() >> 20);
+        sink.send(Event::Note(format!("requests: {requests}; {frames} frames decoded; {peak} MiB of memory at most")));
+    }
     match served {
         // The kernel said that the mount is gone. What is at its place now is somebody else's, and not to be touched.
         Ok(Ok(())) => Ok(()),
@@ -168,17 +206,22 @@ fn source(reader: &Reader) -> String {
     format!("coffre:{}", reader.vault.config.id)
 }
 
-fn config(reader: &Reader, everybody: bool) -> Config {
+fn config(reader: &Reader, everybody: bool, flags: Flags) -> Config {
+    let either = |given, yes, no| if given { yes } else { no };
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::RO,
-        MountOption::NoSuid,
-        MountOption::NoDev,
+        either(flags.exec, MountOption::Exec, MountOption::NoExec),
+        either(flags.suid, MountOption::Suid, MountOption::NoSuid),
+        either(flags.dev, MountOption::Dev, MountOption::NoDev),
         MountOption::NoAtime,
         MountOption::FSName(source(reader)),
         // Not `Subtype`, which fuser leaves out when it mounts as root.
         MountOption::CUSTOM("subtype=coffre".to_owned()),
     ];
+    if let Some(bytes) = flags.max_read {
+        config.mount_options.push(MountOption::CUSTOM(format!("max_read={bytes}")));
+    }
     if everybody {
         // Others may look in, so the kernel must check permissions: without this, anybody reads everything.
         config.mount_options.push(MountOption::DefaultPermissions);

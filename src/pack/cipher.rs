@@ -209,6 +209,11 @@ impl StreamHead {
         payload.saturating_sub(self.blocks() * TAG_LEN as u64)
     }
 
+    /// Where the stored block lies that holds byte `offset` of the plaintext.
+    pub fn stored_offset(&self, offset: u64) -> u64 {
+        self.payload_offset + offset / BLOCK_LEN as u64 * STORED_BLOCK_LEN as u64
+    }
+
     /// Where the stored blocks lie that hold `len` bytes of plaintext from `offset` on: (offset, length) in the file.
     ///
     /// # Errors

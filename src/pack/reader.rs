@@ -9,7 +9,7 @@ use crate::{
     format::{Digest, FrameEntry, HEADER_LEN, PackIndex, PackKind, TRAILER_LEN, Trailer, VaultId, check_header, parse_index},
     pack::{
         Identity, Unwrap,
-        cipher::{HEADER_LEN_MAX, StreamHead},
+        cipher::{BLOCK_LEN, HEADER_LEN_MAX, StreamHead},
         frame,
     },
     store::{Key, Store},
@@ -29,9 +29,56 @@ pub struct PackReader {
     heads: Cache<Digest, Arc<StreamHead>>,
 }
 
+/// Bytes that a thread keeps of the pack it read last, beyond what it just needed.
+const SCRATCH_LEN_MAX: usize = 1 << 20;
+
 thread_local! {
-    /// Stored bytes on their way to plaintext; fresh pages are dear, so they are kept.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { pack: None, first: 0, plain: Vec::new(), stored: Vec::new() }) };
+}
+
+/// The blocks of a pack that this thread decrypted last. Frames are shorter than blocks, so the next one often begins in a block that was
+/// just decrypted. And fresh pages are dear, so they are kept.
+struct Scratch {
+    pack: Option<Digest>,
+    /// Number of the first block in `plain`.
+    first: u64,
+    plain: Vec<u8>,
+    stored: Vec<u8>,
+}
+
+impl Scratch {
+    /// The plaintext of a pack, `len` bytes from `offset` on.
+    fn range(&mut self, store: &dyn Store, pack: &Digest, head: &StreamHead, offset: u64, len: usize, what: &str) -> Result<&[u8]> {
+        head.stored_range(offset, len, what)?;
+        let block = BLOCK_LEN as u64;
+        let (first, end) = (offset / block, offset + len as u64);
+        let known = self.plain.len().div_ceil(BLOCK_LEN) as u64;
+        if self.pack == Some(*pack) && (self.first..=self.first + known).contains(&first) {
+            self.plain.drain(..((first - self.first) as usize * BLOCK_LEN).min(self.plain.len()));
+        } else {
+            self.plain.clear();
+        }
+        self.first = first;
+        // Not known again before all of it is there.
+        self.pack = None;
+        let next = (first + self.plain.len().div_ceil(BLOCK_LEN) as u64) * block;
+        if next < end {
+            let upto = end.next_multiple_of(block).min(head.plain_len());
+            let more = range(store, &Key::pack(pack), head, next, (upto - next) as usize, &mut self.stored, what)?;
+            self.plain.extend_from_slice(more);
+        }
+        self.pack = Some(*pack);
+        let start = (offset - first * block) as usize;
+        Ok(&self.plain[start..start + len])
+    }
+
+    /// Gives back what a long frame took.
+    fn trim(&mut self) {
+        if self.plain.capacity() > SCRATCH_LEN_MAX || self.stored.capacity() > SCRATCH_LEN_MAX {
+            self.pack = None;
+            (self.plain, self.stored) = (Vec::new(), Vec::new());
+        }
+    }
 }
 
 impl PackReader {
@@ -71,19 +118,32 @@ impl PackReader {
     /// # Errors
     /// `Missing` if the pack is gone, `Corrupt` if decryption or decompression fails, `WrongKey` if no identity opens it.
     ///
-    /// Cost: one ranged read of at most two blocks more than the frame; no check of chunk ids, which is the caller's.
+    /// Cost: one ranged read of at most two blocks more than the frame, less the blocks that this thread decrypted for the frame before; no check of chunk ids, which is the caller's.
     pub fn frame(&self, store: &dyn Store, pack: &Digest, at: &FrameEntry) -> Result<Vec<u8>> {
-        let (key, what) = (Key::pack(pack), name(pack));
+        let what = name(pack);
         let head = self.head(store, pack)?;
         SCRATCH.with_borrow_mut(|scratch| {
-            let compressed = range(store, &key, &head, u64::from(at.offset), at.compressed_len as usize, scratch, &what)?;
+            let compressed = scratch.range(store, pack, &head, u64::from(at.offset), at.compressed_len as usize, &what)?;
             let mut raw = Vec::new();
             frame::decompress(compressed, at.raw_len as usize, &mut raw, &what)?;
+            scratch.trim();
             match raw.len() == at.raw_len as usize {
                 true => Ok(raw),
                 false => Err(Error::corrupt(format!("{what} holds a frame of another length than its index says"))),
             }
         })
+    }
+
+    /// Opens a pack's header, so that its first frame does not wait for that.
+    pub fn open(&self, store: &dyn Store, pack: &Digest) -> Result<()> {
+        self.head(store, pack).map(drop)
+    }
+
+    /// Tells the store that the frames from `at` on will be read, so many stored bytes of them.
+    pub fn expect(&self, store: &dyn Store, pack: &Digest, at: &FrameEntry, len: u64) {
+        if let Some(head) = self.heads.get(pack) {
+            store.expect(&Key::pack(pack), head.stored_offset(u64::from(at.offset)), len);
+        }
     }
 
     /// Forgets what is known of a pack, because it proved wrong.

@@ -31,6 +31,8 @@ pub trait Store: Send + Sync {
     fn begin(&self) -> Result<Box<dyn Upload>>;
     /// Fills `buf` from byte `offset` on.
     fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()>;
+    /// These bytes will be read soon. A hint: costs little, promises nothing.
+    fn expect(&self, _key: &Key, _offset: u64, _len: u64) {}
     /// The object's length in bytes, or `None` if there is no such object.
     fn stat(&self, key: &Key) -> Result<Option<u64>>;
     /// Calls `each` with key and length of every object below the folder `prefix` (`""` for all).

@@ -3,7 +3,14 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    os::fd::OwnedFd,
+    os::{
+        fd::OwnedFd,
+        linux::net::SocketAddrExt,
+        unix::{
+            ffi::OsStrExt,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
 };
 
 use crate::error::{Error, Result};
@@ -52,6 +59,17 @@ impl Readiness {
             let _ = pipe.write_all(bytes);
         }
     }
+}
+
+/// Tells who started this process, if it wants to know, that the work can begin: sd_notify(3), `Type=notify` of systemd.
+pub fn notify_ready() -> Result<()> {
+    let Some(place) = std::env::var_os("NOTIFY_SOCKET").filter(|place| !place.is_empty()) else { return Ok(()) };
+    let address = match place.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        _ => SocketAddr::from_pathname(&place),
+    };
+    let told = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(b"READY=1\n", &address));
+    told.map(drop).map_err(|e| Error::io("cannot tell systemd that the mount answers", e))
 }
 
 /// Forks. In the child returns `Ok(Ok(readiness))`; in the parent waits for it and returns `Ok(Err((code, text)))`.

@@ -17,16 +17,18 @@ mod source;
 mod time;
 
 pub use clock::{Clock, SimClock, SystemClock};
-pub use daemon::{Readiness, daemonise};
+pub use daemon::{Readiness, daemonise, notify_ready};
 pub use dir::{Dir, FileType, Found, Stat, open_file, stat_of_file};
-pub use file::{NewFile, create_private_dir, is_unfinished, read_at, replace_durably, sync_dir, sync_file_and_dir, write_private};
+pub use file::{
+    NewFile, create_private_dir, expect_reads, is_unfinished, read_at, replace_durably, sync_dir, sync_file_and_dir, write_private,
+};
 pub use lock::FileLock;
 pub use meta::{Names, SparseMap, Xattrs, map_sparse, xattrs_of_fd, xattrs_of_name};
 pub use mounts::{MountInfo, detach, mount_at, mounts, set_read_ahead, unmount};
 pub use piped::Piped;
 pub use process::{
     available_cores, effective_ids, file_limit, give_way, host_name, is_root, memory_free_share, peak_memory_bytes, raise_file_limit,
-    random, readable_by_others, run_for_line,
+    random, readable_by_others, run_for_line, share_heaps,
 };
 pub use signal::{Cancel, CaughtSignals, catch_signals};
 pub use source::{Manners, SourceFile};

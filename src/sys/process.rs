@@ -62,6 +62,15 @@ pub fn random<const N: usize>() -> Result<[u8; N]> {
     Ok(bytes)
 }
 
+/// Has the threads that are started from now on share two heaps. By default each has its own, and what one freed no other can use.
+pub fn share_heaps() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call takes two numbers, and touches no memory of ours.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
 /// The most memory that this process has had resident, in bytes; 0 if the kernel does not say.
 pub fn peak_memory_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -1,30 +1,79 @@
 //! Which chunk is in which pack, for readers: all index segments, in memory.
 //!
-//! A hint: whatever it says is checked against the chunk's id. About 24 bytes a chunk and 16 a frame.
+//! A hint: whatever it says is checked against the chunk's id. About 22 bytes a chunk and 20 a frame. A mount answers once all of it is
+//! here, so segments are read by all cores, and nothing is sorted before it is asked for.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Mutex,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+};
 
 use crate::{
-    error::Result,
-    format::{ChunkId, Digest, FrameEntry, PackIndex, Segment},
-    pack::{self, PackReader, Unwrap},
+    error::{Error, Result},
+    format::{ChunkId, Digest, FrameEntry, PackIndex, Segment, SegmentPack},
+    pack::{self, Identity, PackReader, Unwrap},
     store::{self, Key, Store},
+    sys,
     vault::Finding,
 };
 
 /// Longest segment accepted, in bytes.
 pub const SEGMENT_LEN_MAX: usize = 1 << 30;
 
+/// Threads that read segments at once; each holds one whole segment in memory.
+const THREADS_MAX: usize = 4;
+/// Packs that a thread may be ahead of the table.
+const PACKS_WAITING: usize = 4;
+/// Bits of an id that say which bucket it is in: a bucket of ten million chunks is sorted in a tenth of a millisecond.
+const BUCKET_BITS: u32 = 12;
+
 /// One chunk: the start of its id, its pack, and its number in it.
 type Row = (u64, u32, u32);
 
-/// The table.
+/// Chunks whose ids start alike, sorted when somebody first looks for one.
 #[derive(Default)]
+struct Bucket {
+    rows: Vec<Row>,
+    sorted: bool,
+}
+
+impl Bucket {
+    fn push(&mut self, row: Row) {
+        if self.rows.len() == self.rows.capacity() {
+            // A quarter at a time: doubling would leave a third of the memory unused.
+            self.rows.reserve_exact((self.rows.len() / 4).max(16));
+        }
+        self.rows.push(row);
+        self.sorted = false;
+    }
+
+    fn matching(&mut self, start: u64) -> &[Row] {
+        if !self.sorted {
+            self.rows.sort_unstable();
+            self.sorted = true;
+        }
+        let from = self.rows.partition_point(|row| row.0 < start);
+        let len = self.rows[from..].iter().take_while(|row| row.0 == start).count();
+        &self.rows[from..from + len]
+    }
+}
+
+/// The table.
 pub struct Index {
     packs: Vec<Table>,
     numbers: HashMap<Digest, u32>,
-    rows: Vec<Row>,
-    segments: HashMap<Key, ()>,
+    buckets: Vec<Mutex<Bucket>>,
+    segments: HashSet<Key>,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        let buckets = std::iter::repeat_with(Mutex::default).take(1 << BUCKET_BITS).collect();
+        Self { packs: Vec::new(), numbers: HashMap::new(), buckets, segments: HashSet::new() }
+    }
 }
 
 struct Table {
@@ -60,23 +109,35 @@ impl Index {
     }
 
     /// Adds the segments of `store` that are not in yet. Segments that cannot be read are findings, not errors.
-    pub fn add_segments(&mut self, store: &dyn Store, identities: &[Unwrap]) -> Result<Vec<Finding>> {
+    pub fn add_segments(&mut self, store: &dyn Store, identities: &[Identity]) -> Result<Vec<Finding>> {
+        let new = store::list_all(store, "index")?.into_iter().map(|(key, _)| key).filter(|key| !self.segments.contains(key));
+        let new: Vec<Key> = new.collect();
+        let threads = sys::available_cores().min(THREADS_MAX).min(new.len());
         let mut findings = Vec::new();
-        for (key, _) in store::list_all(store, "index")? {
-            if self.segments.contains_key(&key) {
-                continue;
-            }
-            match read_segment(store, &key, identities) {
-                Ok(segment) => {
-                    for pack in segment.packs {
-                        self.push(pack.digest, pack.stored_len, &pack.index);
+        std::thread::scope(|scope| {
+            // Thread n reads every n-th segment, and they are taken in turn: the order of packs is always the same.
+            let queues: Vec<Receiver<Told>> = (0..threads)
+                .map(|first| {
+                    let (tell, told) = sync_channel(PACKS_WAITING);
+                    let mine = new.iter().skip(first).step_by(threads);
+                    scope.spawn(move || mine.for_each(|key| read_packs(store, key, identities, &tell)));
+                    told
+                })
+                .collect();
+            for (n, key) in new.iter().enumerate() {
+                loop {
+                    match queues[n % threads].recv() {
+                        Ok(Told::Pack(pack)) => self.push(pack.digest, pack.stored_len, &pack.index),
+                        Ok(Told::End(Ok(()))) => {
+                            self.segments.insert(key.clone());
+                            break;
+                        }
+                        Ok(Told::End(Err(e))) => break findings.push(Finding::new(key.as_str(), e.chain())),
+                        Err(_) => break findings.push(Finding::new(key.as_str(), "reading it failed inside coffre".to_owned())),
                     }
-                    self.segments.insert(key, ());
                 }
-                Err(e) => findings.push(Finding::new(key.as_str(), e.chain())),
             }
-        }
-        self.rows.sort_unstable();
+        });
         Ok(findings)
     }
 
@@ -90,7 +151,6 @@ impl Index {
                 Err(e) => findings.push(Finding::new(key.as_str(), e.chain())),
             }
         }
-        self.rows.sort_unstable();
         Ok(findings)
     }
 
@@ -99,7 +159,10 @@ impl Index {
             return;
         }
         let number = u32::try_from(self.packs.len()).expect("fewer than 2^32 packs");
-        self.rows.extend(index.chunks.iter().zip(0..).map(|((id, _), n)| (start_of(id), number, n)));
+        for ((id, _), n) in index.chunks.iter().zip(0..) {
+            let start = start_of(id);
+            self.buckets[bucket_of(start)].get_mut().expect("nobody panics while sorting").push((start, number, n));
+        }
         let mut first = 0;
         let frames = index
             .frames
@@ -115,15 +178,16 @@ impl Index {
     }
 
     /// The places where `id` may be, rarely more than one.
-    pub fn locate(&self, id: &ChunkId) -> impl Iterator<Item = Located> + '_ {
+    pub fn locate(&self, id: &ChunkId) -> Vec<Located> {
         let start = start_of(id);
-        let from = self.rows.partition_point(|row| row.0 < start);
-        self.rows[from..].iter().take_while(move |row| row.0 == start).filter_map(|(_, pack_number, n)| {
+        let mut bucket = self.buckets[bucket_of(start)].lock().expect("nobody panics while sorting");
+        let places = bucket.matching(start).iter().filter_map(|(_, pack_number, n)| {
             let table = &self.packs[*pack_number as usize];
             let frame_number = table.frames.partition_point(|(_, first)| first <= n).checked_sub(1)?;
             let (frame, first) = table.frames[frame_number];
             Some(Located { pack: table.digest, pack_number: *pack_number, frame, frame_number: frame_number as u32, chunk: n - first })
-        })
+        });
+        places.collect()
     }
 
     /// Raw lengths of the chunks in a frame.
@@ -147,15 +211,40 @@ impl Index {
 
     /// How many chunks it knows.
     pub fn chunks(&self) -> usize {
-        self.rows.len()
+        self.buckets.iter().map(|bucket| bucket.lock().expect("nobody panics while sorting").rows.len()).sum()
     }
+}
+
+fn bucket_of(start: u64) -> usize {
+    (start >> (u64::BITS - BUCKET_BITS)) as usize
+}
+
+/// What a thread that reads segments says.
+enum Told {
+    Pack(SegmentPack),
+    /// The segment is over.
+    End(Result<()>),
+}
+
+fn read_packs(store: &dyn Store, key: &Key, identities: &[Identity], tell: &SyncSender<Told>) {
+    let identities: Vec<Unwrap> = identities.iter().map(|i| i as Unwrap).collect();
+    let gone = |_| Error::cancelled();
+    let read = open_segment(store, key, &identities)
+        .and_then(|plain| Segment::each_pack(&plain, |pack| tell.send(Told::Pack(pack)).map_err(gone)));
+    // Who no longer listens has given up.
+    let _ = tell.send(Told::End(read));
+}
+
+fn open_segment(store: &dyn Store, key: &Key, identities: &[Unwrap]) -> Result<Vec<u8>> {
+    let bytes = store::get_all(store, key, SEGMENT_LEN_MAX)?;
+    let compressed = pack::open_whole(identities, &bytes, key.as_str())?;
+    drop(bytes);
+    let mut plain = Vec::new();
+    pack::decompress(&compressed, SEGMENT_LEN_MAX, &mut plain, key.as_str())?;
+    Ok(plain)
 }
 
 /// Reads one segment.
 pub fn read_segment(store: &dyn Store, key: &Key, identities: &[Unwrap]) -> Result<Segment> {
-    let bytes = store::get_all(store, key, SEGMENT_LEN_MAX)?;
-    let compressed = pack::open_whole(identities, &bytes, key.as_str())?;
-    let mut plain = Vec::new();
-    pack::decompress(&compressed, SEGMENT_LEN_MAX, &mut plain, key.as_str())?;
-    Segment::decode(&plain)
+    Segment::decode(&open_segment(store, key, identities)?)
 }

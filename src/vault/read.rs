@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, RwLock,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use crate::{
@@ -32,6 +32,7 @@ pub struct Reader {
     frames: Bounded<FrameKey, Frame>,
     index: RwLock<Index>,
     trailers_read: AtomicBool,
+    frames_decoded: AtomicU64,
     pub(super) ahead: Ahead,
 }
 
@@ -40,7 +41,7 @@ impl Reader {
     pub fn open(vault: Vault, owner: Arc<OwnerKeys>, cache_bytes: u64) -> Result<(Self, Vec<Finding>)> {
         let packs = PackReader::new(vault.config.id, owner.identities());
         let mut index = Index::default();
-        let findings = index.add_segments(&*vault.store, &meta(&owner))?;
+        let findings = index.add_segments(&*vault.store, owner.meta_identities())?;
         // A frame that does not fit would be decoded again for each of its chunks.
         let cache_bytes = cache_bytes.max(2 * u64::from(index.frame_len_max()) + (1 << 20));
         let reader = Self {
@@ -50,6 +51,7 @@ impl Reader {
             frames: Bounded::new(cache_bytes, 1 << 17),
             index: RwLock::new(index),
             trailers_read: AtomicBool::new(false),
+            frames_decoded: AtomicU64::new(0),
             ahead: Ahead::default(),
         };
         Ok((reader, findings))
@@ -57,7 +59,7 @@ impl Reader {
 
     /// Takes up index segments that came since.
     pub fn refresh(&self) -> Result<Vec<Finding>> {
-        self.index.write().expect("nobody panics while holding the index").add_segments(&*self.vault.store, &meta(&self.owner))
+        self.index.write().expect("nobody panics while holding the index").add_segments(&*self.vault.store, self.owner.meta_identities())
     }
 
     /// Runs `f` on the index.
@@ -67,8 +69,14 @@ impl Reader {
 
     /// Returns the raw bytes of a frame, past the cache, with the lengths of its chunks.
     pub fn frame(&self, at: &Located) -> Result<Frame> {
+        self.frames_decoded.fetch_add(1, Ordering::Relaxed);
         let lens = self.with_index(|index| index.lens(at));
         Ok(Frame::new(self.packs.frame(&*self.vault.store, &at.pack, &at.frame)?, lens.into_iter()))
+    }
+
+    /// Frames decoded so far.
+    pub fn frames_decoded(&self) -> u64 {
+        self.frames_decoded.load(Ordering::Relaxed)
     }
 
     /// Returns the raw bytes of a frame, past cache and index.
@@ -124,7 +132,7 @@ impl Reader {
     }
 
     fn try_chunk<T, F: FnOnce(&[u8]) -> T>(&self, id: &ChunkId, key: &Key32, f: &mut Option<F>) -> Result<T> {
-        let places: Vec<Located> = self.with_index(|index| index.locate(id).collect());
+        let places: Vec<Located> = self.with_index(|index| index.locate(id));
         let mut failure = None;
         for at in places {
             let cached = FrameKey { pack: at.pack_number, frame: at.frame_number };
@@ -151,6 +159,16 @@ impl Reader {
     fn follows_a_wanted_one(&self, key: FrameKey) -> bool {
         let before = key.frame.checked_sub(1).and_then(|frame| self.frames.peek(&FrameKey { frame, ..key }));
         before.is_some_and(|frame| frame.is_touched())
+    }
+
+    /// Tells the store that `len` stored bytes from a frame on will be read.
+    pub(super) fn expect(&self, at: &Located, len: u64) {
+        self.packs.expect(&*self.vault.store, &at.pack, &at.frame, len);
+    }
+
+    /// Opens the header of a pack.
+    pub(super) fn open_pack(&self, pack: &Digest) -> Result<()> {
+        self.packs.open(&*self.vault.store, pack)
     }
 
     /// Decodes a frame into the cache, if the pack has one of that number.

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    format::Content,
     mount::inode::{AT, HISTORY, HOSTS, Mounted, ROOT, SNAPSHOTS, TAGS},
     vault::Dir,
 };
@@ -93,13 +94,18 @@ impl Views {
         skip: usize,
         mut tell: impl FnMut(usize, &[u8], Node) -> bool,
     ) -> Result<()> {
+        let mut dirs = Vec::new();
         for at in skip.. {
             let Some(spot) = self.dirs.at(&mounted.keys, &dir, base, at)? else { break };
             let name = spot.entry().name.clone();
+            if let Content::Dir { node, .. } = &spot.entry().content {
+                dirs.push(*node);
+            }
             if !tell(at, &name, Node::Entry(way.clone(), mounted.clone(), spot)) {
                 break;
             }
         }
+        self.onward.listed(mounted, dirs);
         Ok(())
     }
 }

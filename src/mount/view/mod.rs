@@ -23,12 +23,13 @@ use groups::{group, group_named, groups_of, link};
 use crate::{
     error::{Error, ErrorKind, Result},
     event::Sink,
-    format::{Content, Entry},
+    format::{ChunkId, Content, Entry},
     mount::{
         doors::{Door, Doors},
         inode::{AT, CHANGES, HISTORY, HOSTS, Made, Mounted, Place, ROOT, SNAPSHOTS, TAGS, serial},
         list::SnapshotList,
         listing::Listings,
+        onward::Onward,
     },
     pack::Bounded,
     sys::Clock,
@@ -55,6 +56,7 @@ pub struct Views {
     /// By generation of the list and number of the directory.
     listings: Listings<(u64, u64)>,
     kinds: Bounded<changes::DirPair, changes::Kinds>,
+    pub(in crate::mount) onward: Onward,
 }
 
 /// Directories at the top, by name, in the order in which they are listed.
@@ -84,6 +86,7 @@ impl Views {
             pasts: Bounded::new(PASTS_BYTES_MAX, 1 << 11),
             listings: Listings::default(),
             kinds: Bounded::new(KINDS_BYTES_MAX, 128),
+            onward: Onward::default(),
         }
     }
 
@@ -245,6 +248,11 @@ impl Views {
     fn entry_child(&self, way: &Way, mounted: &Arc<Mounted>, dir: Dir, base: u64, name: &[u8]) -> Result<Option<Node>> {
         let spot = self.dirs.find(&mounted.keys, &dir, base, name)?;
         Ok(spot.map(|spot| Node::Entry(way.clone(), mounted.clone(), spot)))
+    }
+
+    /// Decodes the directory whose node is `id`, unless it is.
+    pub(in crate::mount) fn decode_dir(&self, mounted: &Mounted, id: &ChunkId) -> Result<()> {
+        self.dirs.dir(&mounted.keys, id).map(drop)
     }
 
     fn dir_of(&self, mounted: &Mounted, entry: &Entry) -> Result<Option<Dir>> {

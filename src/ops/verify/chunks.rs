@@ -193,7 +193,7 @@ impl Walk<'_> {
                 let (reader, bad) = (self.reader, self.bad);
                 let checked = reader.each_chunk(keys, data, |chunk| match () {
                     () if bad.contains(&chunk.id) => Err(Error::corrupt(format!("needs chunk {}, which is damaged", chunk.id.short()))),
-                    () if !reader.with_index(|index| index.locate(&chunk.id).next().is_some()) => reader
+                    () if reader.with_index(|index| index.locate(&chunk.id).is_empty()) => reader
                         .with_chunk(&chunk.id, &keys.data, |_| ())
                         .map_err(|e| Error::corrupt(format!("needs chunk {}: {}", chunk.id.short(), e.chain()))),
                     () => Ok(()),
