@@ -9,7 +9,7 @@ mod state;
 pub use state::State;
 
 use std::{
-    fs,
+    fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::mpsc,
@@ -72,13 +72,23 @@ pub enum Fresh {
     Unusable(String),
 }
 
-fn failed(e: impl std::fmt::Display) -> Error {
-    Error::corrupt("the catalog cannot be used").because(e.to_string()).hint("coffre catalog rebuild")
+fn failed(e: sled::Error) -> Error {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    match e {
+        // Not the catalog is at fault, and a new one would meet the same.
+        sled::Error::Io(e) if matches!(e.kind(), StorageFull | QuotaExceeded) => Error::io("cannot write the catalog", e)
+            .hint("make room where the state directory lies, or set COFFRE_STATE_DIR to another place"),
+        e => broken(&e.to_string()),
+    }
+}
+
+fn broken(why: &str) -> Error {
+    Error::corrupt("the catalog cannot be used").because(why).hint("coffre catalog rebuild")
 }
 
 /// Runs `f`; a panic inside sled becomes an error.
 fn guard<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err(failed("sled panicked")))
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err(broken("sled panicked")))
 }
 
 impl Catalog {
@@ -290,5 +300,5 @@ fn open_db(path: &Path, careful: bool) -> Result<sled::Db> {
         .spawn(move || tell.send(open()))
         .map_err(|e| Error::io("cannot start a thread", e))?;
     hear.recv_timeout(Duration::from_secs(OPEN_SECS_MAX))
-        .unwrap_or_else(|_| Err(failed(format!("it did not open within {OPEN_SECS_MAX} s"))))
+        .unwrap_or_else(|_| Err(broken(&format!("it did not open within {OPEN_SECS_MAX} s"))))
 }
