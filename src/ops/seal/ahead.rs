@@ -2,7 +2,7 @@
 //!
 //! The walk goes in path order, one directory after the other; looking at one is most of the work of a seal that finds nothing
 //! changed. So each directory that is announced is looked at by whoever is free, the walk itself included, in the order in which
-//! the walk will want it. How far others run ahead is bounded in directories (each is open) and in entries.
+//! the walk will want it. How far others run ahead is bounded: in directories, in those that are held open, and in entries.
 
 use std::{
     collections::VecDeque,
