@@ -7,6 +7,7 @@
 use std::{
     collections::VecDeque,
     io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
@@ -155,7 +156,13 @@ impl<'s> Ahead<'s> {
             self.lock().dirs -= 1;
             return;
         };
-        let looked = looker.open(below).map(|looked| {
+        let open = AssertUnwindSafe(|| looker.open(below));
+        let opened = catch_unwind(open).unwrap_or_else(|panic| {
+            // Whoever waits for this must not wait for ever; the panic itself ends the seal.
+            visit.end(Err(io::Error::other("Coffre failed while it looked at it")));
+            resume_unwind(panic)
+        });
+        let looked = opened.map(|looked| {
             let mut state = self.lock();
             state.entries += looked.listing.len();
             state.open += usize::from(looked.dir.is_some());
