@@ -32,6 +32,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("libc", &["sys/"]),
     ("minicbor", &["format/"]),
     ("quick_cache", &["pack/"]),
+    ("reed_solomon_simd", &["pack/parity.rs"]),
     ("ring", &["pack/cipher.rs"]),
     ("rpassword", &["cli/"]),
     ("rustix", &["sys/"]),

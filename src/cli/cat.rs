@@ -35,6 +35,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     }
     let snapshot = select(&snapshots, &selector)?;
     let (reader, _) = Reader::open(opened.vault.clone(), owner, CACHE_BYTES)?;
+    reader.tell(run.screen.clone());
     ops::cat::run(&reader, snapshot, path.as_bytes(), &mut std::io::stdout().lock(), &run.cancel)?;
     Ok(0)
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     cli::{Run, keys, state_base},
     error::{Error, Result},
-    format::name_from,
+    format::{PARITY_MAX, name_from},
     ops, sys,
     vault::Way,
 };
@@ -24,6 +24,14 @@ pub struct Args {
     /// Name under which this host seals (default: its host name)
     #[arg(long, value_name = "NAME")]
     sealer: Option<String>,
+    /// How much of each object may be damaged and still be mended: 5%, or 0 for nothing. Takes as much room; holds for the life of the vault
+    #[arg(long, value_name = "N%", default_value = "5%", value_parser = percent)]
+    parity: u8,
+}
+
+fn percent(text: &str) -> std::result::Result<u8, String> {
+    let n = text.strip_suffix('%').unwrap_or(text).parse().ok().filter(|n| *n <= PARITY_MAX);
+    n.ok_or_else(|| format!("a whole number from 0% to {PARITY_MAX}%"))
 }
 
 #[derive(Serialize)]
@@ -58,7 +66,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         None => (),
     }
     let sealer = args.sealer.clone().unwrap_or_else(|| name_from(&sys::host_name()));
-    let report = ops::init::run(store, &ways, &sealer, &state_base()?)?;
+    let report = ops::init::run(store, &ways, &sealer, args.parity, &state_base()?)?;
     let made = Made {
         vault: report.vault.config.id.to_string(),
         place: report.vault.store.describe(),

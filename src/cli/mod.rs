@@ -9,6 +9,7 @@ mod mount;
 mod mount_options;
 mod output;
 mod progress;
+mod repair;
 mod seal;
 mod snapshots;
 mod verify;

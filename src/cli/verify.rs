@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    cli::{Run, exit, keys, output},
+    cli::{Run, exit, keys, output, repair},
     error::{Error, Result},
     ops::verify::{self, Context, Depth, Report},
     sys,
@@ -19,6 +19,8 @@ pub struct Args {
     /// How deep: signatures and that every object is there; every object read (no owner's key needed); everything decrypted and checked
     #[arg(long, value_name = "DEPTH", default_value = "packs", value_enum)]
     depth: DepthArg,
+    #[command(flatten)]
+    repair: repair::Args,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -35,6 +37,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         DepthArg::Packs => Depth::Packs,
         DepthArg::Chunks => Depth::Chunks,
     };
+    let repaired = args.repair.run(run)?;
     let opened = run.globals.open()?;
     let unlocking = keys::unlocking(run.globals)?;
     // Only decoding needs a key; if one was brought all the same, damage is followed to the files.
@@ -56,7 +59,15 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         workers: sys::available_cores(),
     };
     let has_key = reader.is_some();
-    let mut report = verify::run(&context, depth)?;
+    // A repair has read every object.
+    let (depth, known) = match &repaired {
+        Some(repaired) => (if depth == Depth::Packs { Depth::Snapshots } else { depth }, repaired.lost.clone()),
+        None => (depth, Vec::new()),
+    };
+    let mut report = verify::run_knowing(&context, depth, known)?;
+    if let Some(repaired) = repaired {
+        report.repaired = repaired.repaired;
+    }
     report.damage.extend(reader.into_iter().flat_map(|(_, findings)| findings));
     report.damage.sort();
     report.damage.dedup_by(|a, b| a.object == b.object && a.text == b.text);
@@ -84,6 +95,9 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
 
 fn text(r: &Report) -> String {
     let mut text = String::new();
+    for repaired in &r.repaired {
+        text.push_str(&repair::line(repaired));
+    }
     for finding in &r.damage {
         text.push_str(&format!("damaged  {}  {}\n", finding.object, output::visible(&finding.text)));
     }

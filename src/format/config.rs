@@ -17,21 +17,29 @@ pub struct Config {
     pub frame_target: u32,
     /// Bytes below which a data pack closes.
     pub pack_len_max: u32,
+    /// Loss that packs can be mended after, of a hundred; 0: no sidecars and no second copies.
+    pub parity: u8,
 }
 
+/// Highest `parity`: beyond that a second copy of the vault says more.
+pub const PARITY_MAX: u8 = 50;
+
 impl Config {
-    /// The configuration of a new vault.
+    /// The configuration of a new vault without parity.
     pub fn new(id: VaultId) -> Self {
-        Self { id, frame_target: FRAME_TARGET_DATA, pack_len_max: 16 << 20 }
+        Self { id, frame_target: FRAME_TARGET_DATA, pack_len_max: 16 << 20, parity: 0 }
     }
 
     /// Returns the bytes of `VAULT`.
     pub fn encode(&self) -> Vec<u8> {
-        format!(
+        let mut text = format!(
             "coffre-vault 1\nid {}\nchunk {CHUNK_LEN_MIN} {CHUNK_LEN_AVERAGE} {CHUNK_LEN_MAX}\nframe {}\npack {}\n",
             self.id, self.frame_target, self.pack_len_max
-        )
-        .into_bytes()
+        );
+        if self.parity > 0 {
+            text.push_str(&format!("parity {}\n", self.parity));
+        }
+        text.into_bytes()
     }
 
     /// Reads `VAULT`.
@@ -71,6 +79,7 @@ impl Config {
                 }
                 ["frame", n] => config.frame_target = n.parse().ok().filter(|n| (1 << 12..=1 << 22).contains(n)).ok_or_else(broken)?,
                 ["pack", n] => config.pack_len_max = n.parse().ok().filter(|n| (1 << 20..=1 << 30).contains(n)).ok_or_else(broken)?,
+                ["parity", n] => config.parity = n.parse().ok().filter(|n| *n <= PARITY_MAX).ok_or_else(broken)?,
                 _ => (),
             }
         }
@@ -88,6 +97,8 @@ mod tests {
     fn what_is_written_is_read_and_the_future_is_refused_by_name() {
         let config = Config::new(VaultId([0xab; 16]));
         assert_eq!(Config::decode(&config.encode()).unwrap(), config);
+        let with_parity = Config { parity: 5, ..config.clone() };
+        assert_eq!(Config::decode(&with_parity.encode()).unwrap(), with_parity);
         let text = String::from_utf8(config.encode()).unwrap();
         let kind = |text: String| Config::decode(text.as_bytes()).unwrap_err().kind();
         assert_eq!(kind(text.replace("vault 1", "vault 2")), ErrorKind::Unsupported);

@@ -11,12 +11,13 @@ mod manifest;
 mod pack;
 mod receipt;
 mod segment;
+mod sidecar;
 mod signers;
 mod tree;
 mod wire;
 
 pub use cdc::{CHUNK_LEN_AVERAGE, CHUNK_LEN_MAX, CHUNK_LEN_MIN, Chunker};
-pub use config::Config;
+pub use config::{Config, PARITY_MAX};
 pub use id::{ChunkId, Digest, Digester, DomainId, DomainKeys, Key32, SnapshotId, VaultId, digest, domain_key, hex, unhex};
 pub use manifest::{Manifest, Problem, ProblemKind, Stats, Suspicion, SuspicionKind};
 pub use pack::{
@@ -25,6 +26,7 @@ pub use pack::{
 };
 pub use receipt::{Line, Receipt, SnapshotKey, is_name, name_from};
 pub use segment::{Segment, SegmentPack};
+pub use sidecar::{Mark, SHARD_LEN, Shape, Sidecar, encode_sidecar};
 pub use signers::{Signer, Signers};
 pub use tree::{
     ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Entry, HardLink, Hole, INLINE_LEN_MAX, NODE_ENTRIES_MAX, Node, Part, is_legal_name,

@@ -111,6 +111,7 @@ pub fn check(options: &Options, sink: &dyn Sink) -> Result<PathBuf> {
 pub fn serve(reader: Arc<Reader>, options: &Options, sink: Arc<dyn Sink>, clock: Arc<dyn Clock>, ready: impl FnOnce()) -> Result<()> {
     let point = preflight::check(&options.point, &options.not_over, &*sink)?;
     let views = Arc::new(Views::new(reader.clone(), options.host.clone(), DIRS_BYTES_MAX, clock.clone(), sink.clone()));
+    reader.tell(sink.clone());
     reader.read_ahead()?;
     views.decode_onward()?;
     let opened = reader.open_packs()?;

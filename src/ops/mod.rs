@@ -3,6 +3,7 @@
 pub mod cat;
 pub mod catalog;
 pub mod init;
+pub mod repair;
 pub mod seal;
 pub mod snapshots;
 pub mod verify;

@@ -1,7 +1,7 @@
 //! Fills a pack, closes it, tells where each chunk went.
 //!
 //! Blocks are encrypted, hashed and handed to the store as they fill, so that an open pack costs one block of 64 KiB and its
-//! table in memory, and closing it costs only its tail.
+//! table in memory, and closing it costs only its tail. Its sidecar is made at the same time, from what is stored.
 
 use crate::{
     error::Result,
@@ -9,6 +9,7 @@ use crate::{
     pack::{
         Wrap,
         cipher::{self, BLOCK_LEN, StreamKey, TAG_LEN},
+        parity::ParityEncoder,
     },
     store::Upload,
 };
@@ -27,6 +28,7 @@ pub struct PackBuilder {
     plain_len: usize,
     stored_len: u64,
     hash: Digester,
+    parity: Option<ParityEncoder>,
     index: PackIndex,
 }
 
@@ -40,11 +42,24 @@ pub struct SealedPack {
     pub stored_len: u64,
     /// Where its chunks are.
     pub index: PackIndex,
+    /// Its sidecar, if it is to have one.
+    pub sidecar: Option<Vec<u8>>,
 }
 
 impl PackBuilder {
     /// Starts a pack of `vault` for `recipient`, written to `upload`.
     pub fn new(kind: PackKind, vault: VaultId, recipient: Wrap, upload: Box<dyn Upload>) -> Result<Self> {
+        Self::with_parity(kind, vault, recipient, upload, None)
+    }
+
+    /// The same with a sidecar, made by `parity`.
+    pub fn with_parity(
+        kind: PackKind,
+        vault: VaultId,
+        recipient: Wrap,
+        upload: Box<dyn Upload>,
+        parity: Option<ParityEncoder>,
+    ) -> Result<Self> {
         let (head, key) = cipher::start(&[recipient])?;
         let block = Vec::with_capacity(BLOCK_LEN + TAG_LEN);
         let mut pack = Self {
@@ -56,6 +71,7 @@ impl PackBuilder {
             plain_len: 0,
             stored_len: 0,
             hash: Digester::default(),
+            parity,
             index: PackIndex::default(),
         };
         pack.store(&head)?;
@@ -65,6 +81,9 @@ impl PackBuilder {
 
     fn store(&mut self, bytes: &[u8]) -> Result<()> {
         self.hash.update(bytes);
+        if let Some(parity) = &mut self.parity {
+            parity.update(bytes);
+        }
         self.stored_len += bytes.len() as u64;
         self.upload.write(bytes)
     }
@@ -93,7 +112,13 @@ impl PackBuilder {
         let tail = encode_tail(self.kind, &self.index, self.plain_len);
         self.write(&tail)?;
         self.seal_block(true)?;
-        Ok(SealedPack { upload: self.upload, digest: self.hash.finish(), stored_len: self.stored_len, index: self.index })
+        Ok(SealedPack {
+            upload: self.upload,
+            digest: self.hash.finish(),
+            stored_len: self.stored_len,
+            index: self.index,
+            sidecar: self.parity.and_then(ParityEncoder::finish),
+        })
     }
 
     fn seal_block(&mut self, last: bool) -> Result<()> {

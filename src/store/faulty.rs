@@ -128,6 +128,10 @@ impl<S: Store> Store for Faulty<S> {
         self.inner.list(prefix, each)
     }
 
+    fn replace(&self, key: &Key, bytes: &[u8], aside: &Key) -> Result<()> {
+        self.plan.put(bytes.len() as u64, || self.inner.replace(key, bytes, aside))
+    }
+
     fn delete(&self, key: &Key) -> Result<()> {
         self.plan.next(None)?;
         self.inner.delete(key)

@@ -51,6 +51,17 @@ impl Key {
         Self(snapshot.signature())
     }
 
+    /// The path of a pack's sidecar, or `None` if this is no pack.
+    pub fn sidecar(&self) -> Option<Self> {
+        let digest = self.digest().filter(|_| self.0.starts_with("packs/"))?.to_string();
+        Some(Self(format!("parity/{}/{digest}.par", &digest[..2])))
+    }
+
+    /// The path of the second copy of an object that has no sidecar.
+    pub fn second(&self) -> Self {
+        Self(format!("parity/{}", self.0))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -155,6 +155,15 @@ impl Store for Local {
         })
     }
 
+    fn replace(&self, key: &Key, bytes: &[u8], aside: &Key) -> Result<()> {
+        let (path, aside_path) = (self.path(key), self.path(aside));
+        let failed = |e| Error::io(format!("cannot put a sound {key} in place of the damaged one in {}", self.describe()), e);
+        let mut upload = self.begin_in(&path, key.as_str())?;
+        upload.write(bytes)?;
+        self.create_folders(aside_path.parent().expect("a key lies below the root")).map_err(failed)?;
+        upload.file.replace(&path, &aside_path).map_err(failed)
+    }
+
     fn delete(&self, key: &Key) -> Result<()> {
         let path = self.path(key);
         match fs::remove_file(&path) {

@@ -37,6 +37,26 @@ pub trait Store: Send + Sync {
     fn stat(&self, key: &Key) -> Result<Option<u64>>;
     /// Calls `each` with key and length of every object below the folder `prefix` (`""` for all).
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()>;
+    /// Puts `bytes` in the place of the object at `key`, or where one is gone; what was there is kept as `aside`, which is free. For repairs alone.
+    ///
+    /// A store that can do so replaces the one by the other at once. This does it step by step: a death in between leaves the object missing,
+    /// and what was there at `aside`.
+    fn replace(&self, key: &Key, bytes: &[u8], aside: &Key) -> Result<()> {
+        if let Some(len) = self.stat(key)? {
+            let mut upload = self.begin()?;
+            let mut buf = vec![0; 1 << 20];
+            let mut at = 0;
+            while at < len {
+                let n = buf.len().min(usize::try_from(len - at).unwrap_or(buf.len()));
+                self.get(key, at, &mut buf[..n])?;
+                upload.write(&buf[..n])?;
+                at += n as u64;
+            }
+            upload.commit(aside)?;
+            self.delete(key)?;
+        }
+        self.put(key, bytes)
+    }
     /// Removes an object.
     fn delete(&self, key: &Key) -> Result<()>;
     /// Whether nothing at all is here, not even what is no object.

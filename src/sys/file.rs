@@ -61,6 +61,23 @@ impl NewFile {
             Err(e) => Err(e.error),
         }
     }
+
+    /// Gives the file the name of another, durably; that one, if there is one, is at `aside` afterwards. At every moment one of them is at `path`,
+    /// where the file system has hard links.
+    pub fn replace(self, path: &Path, aside: &Path) -> io::Result<()> {
+        self.file.as_file().sync_data()?;
+        match fs::hard_link(path, aside) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => (),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(e),
+            Err(_) => fs::rename(path, aside)?,
+            Ok(()) => (),
+        }
+        if let Some(dir) = aside.parent().filter(|_| aside.exists()) {
+            sync_dir(dir)?;
+        }
+        self.file.persist(path).map_err(|e| e.error)?;
+        sync_dir(parent(path)?)
+    }
 }
 
 /// Asks the kernel to write a range of `file` to the disk, without waiting. What fails here fails again, and is told, when the file is synced.

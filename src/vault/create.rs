@@ -9,7 +9,7 @@ use crate::{
     store::{self, Key, Store},
     sys,
     vault::{
-        Vault,
+        PUBLIC_LEN_MAX, Vault,
         keys::{OwnerKeys, SealerKeys},
         owners::{KEY_FILE_LEN_MAX, Way},
         recipe,
@@ -27,13 +27,18 @@ pub struct Created {
     pub sealer: SealerKeys,
 }
 
-/// Creates a vault that opens in each of `ways`, with one sealer `name`.
+/// Creates a vault without parity that opens in each of `ways`, with one sealer `name`.
 ///
 /// `VAULT` goes last: until it stands, there is no vault, and what was written is removed if anything fails.
 ///
 /// # Errors
 /// `Conflict` if `store` holds anything already.
 pub fn create(store: Arc<dyn Store>, ways: &[Way], name: &str) -> Result<Created> {
+    create_with(store, ways, name, 0)
+}
+
+/// The same, and a loss of `parity` of a hundred of each object can be mended.
+pub fn create_with(store: Arc<dyn Store>, ways: &[Way], name: &str, parity: u8) -> Result<Created> {
     if !is_name(name) {
         return Err(
             Error::usage(format!("`{name}` cannot name a sealer")).hint("use 1 to 64 letters, digits, dots, dashes and underscores")
@@ -53,7 +58,7 @@ pub fn create(store: Arc<dyn Store>, ways: &[Way], name: &str) -> Result<Created
     let id = VaultId(sys::random()?);
     let owner = OwnerKeys::generate(id)?;
     let sealer = owner.new_sealer(name)?;
-    let config = Config::new(id);
+    let config = Config { parity, ..Config::new(id) };
     match write_all(&*store, &config, &owner, &sealer, ways) {
         Ok(()) => Ok(Created { vault: Vault { store, config }, owner, sealer }),
         Err(e) => {
@@ -74,6 +79,12 @@ fn write_all(store: &dyn Store, config: &Config, owner: &OwnerKeys, sealer: &Sea
     }
     put_sealer(store, owner, sealer)?;
     SignerList::create(store, owner, sealer)?;
+    if config.parity > 0 {
+        store.put(&Key::fixed("VAULT").second(), &config.encode())?;
+        for key in ["README.txt", "RESTORE.py", "signers/allowed_signers", "signers/allowed_signers.sig"].map(Key::fixed) {
+            store.put(&key.second(), &store::get_all(store, &key, PUBLIC_LEN_MAX)?)?;
+        }
+    }
     store.put(&Key::fixed("VAULT"), &config.encode())
 }
 

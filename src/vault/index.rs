@@ -17,7 +17,7 @@ use crate::{
     pack::{self, Identity, PackReader, Unwrap},
     store::{self, Key, Store},
     sys,
-    vault::Finding,
+    vault::{Finding, second::read_either},
 };
 
 /// Longest segment accepted, in bytes.
@@ -236,12 +236,13 @@ fn read_packs(store: &dyn Store, key: &Key, identities: &[Identity], tell: &Sync
 }
 
 fn open_segment(store: &dyn Store, key: &Key, identities: &[Unwrap]) -> Result<Vec<u8>> {
-    let bytes = store::get_all(store, key, SEGMENT_LEN_MAX)?;
-    let compressed = pack::open_whole(identities, &bytes, key.as_str())?;
-    drop(bytes);
-    let mut plain = Vec::new();
-    pack::decompress(&compressed, SEGMENT_LEN_MAX, &mut plain, key.as_str())?;
-    Ok(plain)
+    read_either(store, key, SEGMENT_LEN_MAX, |bytes| {
+        let compressed = pack::open_whole(identities, &bytes, key.as_str())?;
+        drop(bytes);
+        let mut plain = Vec::new();
+        pack::decompress(&compressed, SEGMENT_LEN_MAX, &mut plain, key.as_str())?;
+        Ok(plain)
+    })
 }
 
 /// Reads one segment.

@@ -7,10 +7,13 @@ mod dirs;
 mod history;
 mod index;
 mod keys;
+mod mender;
 mod owners;
 mod read;
 mod recipe;
+mod second;
 mod select;
+mod sidecars;
 mod sign;
 mod signers;
 mod snapshots;
@@ -18,7 +21,7 @@ mod state;
 mod write;
 
 pub use changes::{Differing, Kind, Pair, Side, each_change, kinds};
-pub use create::{Created, create};
+pub use create::{Created, create, create_with};
 pub use dirs::{Dir, Dirs, Held, Spot, parts_of};
 pub use history::{Past, Timeline, Version, has_acl, is_same};
 pub use index::{Index, Located, read_segment};
@@ -26,9 +29,12 @@ pub use keys::{OwnerKeys, SealerKeys};
 pub use owners::{Ask, Unlocking, Way};
 pub use read::{FileReader, Reader, resolve_path};
 pub use recipe::recovery_kit;
+pub use second::read_either;
 pub use select::{Selector, select};
+pub use sidecars::{Mended, SIDECAR_LEN_MAX, is_damage, make_sidecar, mend};
+pub use sign::is_as_made;
 pub use signers::SignerList;
-pub use snapshots::{Chain, Committed, Finding, Snapshot, from_manifest, load_snapshot, sort};
+pub use snapshots::{Chain, Committed, Finding, Snapshot, check_receipt, from_manifest, load_snapshot, sort};
 pub use state::StateDir;
 pub use write::{CommitFacts, NewSnapshot, Writer};
 
@@ -66,5 +72,14 @@ impl Vault {
         }
         let config = Config::decode(&store::get_all(&*store, &key, PUBLIC_LEN_MAX)?)?;
         Ok(Self { store, config })
+    }
+
+    /// Stores a small object, and a second copy of it if this vault keeps them.
+    fn put_twice(&self, key: &Key, bytes: &[u8]) -> Result<()> {
+        self.store.put(key, bytes)?;
+        match self.config.parity {
+            0 => Ok(()),
+            _ => self.store.put(&key.second(), bytes),
+        }
     }
 }

@@ -7,15 +7,18 @@ use std::sync::{
 
 use crate::{
     error::{Error, ErrorKind, Result},
+    event::Sink,
     format::{
         ChunkId, ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Digest, DomainKeys, Entry, Hole, Key32, Node, PackIndex, PackKind,
     },
     pack::{Bounded, Frame, FrameKey, PackReader, Unwrap},
-    store,
+    store::{self, Key, Store},
     vault::{
         Finding, Located, OwnerKeys, Snapshot, Vault,
         ahead::Ahead,
         index::{Index, read_segment},
+        mender::{Mender, Patched},
+        sidecars::is_damage,
     },
 };
 
@@ -33,6 +36,7 @@ pub struct Reader {
     index: RwLock<Index>,
     trailers_read: AtomicBool,
     frames_decoded: AtomicU64,
+    mender: Mender,
     pub(super) ahead: Ahead,
 }
 
@@ -52,6 +56,7 @@ impl Reader {
             index: RwLock::new(index),
             trailers_read: AtomicBool::new(false),
             frames_decoded: AtomicU64::new(0),
+            mender: Mender::default(),
             ahead: Ahead::default(),
         };
         Ok((reader, findings))
@@ -71,7 +76,7 @@ impl Reader {
     pub fn frame(&self, at: &Located) -> Result<Frame> {
         self.frames_decoded.fetch_add(1, Ordering::Relaxed);
         let lens = self.with_index(|index| index.lens(at));
-        Ok(Frame::new(self.packs.frame(&*self.vault.store, &at.pack, &at.frame)?, lens.into_iter()))
+        self.frame_of(at, lens.into_iter())
     }
 
     /// Frames decoded so far.
@@ -81,12 +86,32 @@ impl Reader {
 
     /// Returns the raw bytes of a frame, past cache and index.
     pub fn frame_of(&self, at: &Located, lens: impl Iterator<Item = u32>) -> Result<Frame> {
-        Ok(Frame::new(self.packs.frame(&*self.vault.store, &at.pack, &at.frame)?, lens))
+        Ok(Frame::new(self.with_pack(&at.pack, |store| self.packs.frame(store, &at.pack, &at.frame))?, lens))
     }
 
     /// Returns the kind and the table of a pack from its own bytes.
     pub fn pack_index(&self, pack: &Digest) -> Result<(PackKind, PackIndex)> {
-        self.packs.index(&*self.vault.store, pack)
+        self.with_pack(pack, |store| self.packs.index(store, pack))
+    }
+
+    /// Runs `read` on a pack; where that meets damage, once more on the pack as its sidecar mends it, in memory.
+    fn with_pack<T>(&self, pack: &Digest, read: impl Fn(&dyn Store) -> Result<T>) -> Result<T> {
+        let store = &*self.vault.store;
+        match read(store) {
+            Err(e) if is_damage(&e) => match self.mender.patch(store, pack) {
+                Some(patch) => {
+                    self.packs.forget(pack);
+                    read(&Patched { inner: store, key: &Key::pack(pack), patch: &patch })
+                }
+                None => Err(e),
+            },
+            other => other,
+        }
+    }
+
+    /// Says where to tell that something was damaged and mended while it was read: once a pack.
+    pub fn tell(&self, sink: Arc<dyn Sink>) {
+        self.mender.tell(sink);
     }
 
     /// The chunks that the index segments place in a pack.
@@ -168,7 +193,7 @@ impl Reader {
 
     /// Opens the header of a pack.
     pub(super) fn open_pack(&self, pack: &Digest) -> Result<()> {
-        self.packs.open(&*self.vault.store, pack)
+        self.with_pack(pack, |store| self.packs.open(store, pack))
     }
 
     /// Decodes a frame into the cache, if the pack has one of that number.

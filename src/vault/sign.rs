@@ -48,6 +48,12 @@ pub fn is_signed(public: &str, namespace: &str, message: &[u8], signature: &[u8]
     key.verify(namespace, message, &signature).is_ok()
 }
 
+/// Whether a signature is written the one way in which we write it; readers are more lenient.
+pub fn is_as_made(signature: &[u8]) -> bool {
+    let parsed = std::str::from_utf8(signature).ok().and_then(|text| text.parse::<SshSig>().ok());
+    parsed.and_then(|sig| sig.to_pem(LineEnding::LF).ok()).is_some_and(|text| text.as_bytes() == signature)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -53,7 +53,10 @@ impl SignerList {
             let key = place(number);
             match Self::check(store, &key, owner) {
                 Ok(signers) => return Ok(Self { signers, key, number }),
-                Err(e) => damaged = Some(e),
+                Err(e) => match Self::by_copies(store, &key, owner) {
+                    Some(signers) => return Ok(Self { signers, key, number }),
+                    None => damaged = Some(e),
+                },
             }
         }
         Err(damaged.unwrap_or_else(|| {
@@ -62,11 +65,27 @@ impl SignerList {
     }
 
     fn check(store: &dyn Store, key: &Key, owner: Option<&str>) -> Result<Signers> {
-        let bytes = store::get_all(store, key, PUBLIC_LEN_MAX)?;
-        let signed = store::get_all(store, &signature(key), PUBLIC_LEN_MAX)?;
-        let signers = Signers::decode(&bytes)?;
+        Self::check_at(store, key, key, &signature(key), owner)
+    }
+
+    /// A list that is damaged, or its signature, from their second copies.
+    fn by_copies(store: &dyn Store, key: &Key, owner: Option<&str>) -> Option<Signers> {
+        let signed = signature(key);
+        let pairs = [(key.second(), signed.clone()), (key.clone(), signed.second()), (key.second(), signed.second())];
+        pairs.iter().find_map(|(list, signed)| Self::check_at(store, key, list, signed, owner).ok())
+    }
+
+    fn check_at(store: &dyn Store, key: &Key, list: &Key, signed: &Key, owner: Option<&str>) -> Result<Signers> {
+        let bytes = store::get_all(store, list, PUBLIC_LEN_MAX)?;
+        let signed = store::get_all(store, signed, PUBLIC_LEN_MAX)?;
+        Self::check_bytes(key, &bytes, &signed, owner)
+    }
+
+    /// The list in `bytes`, if `signed` is the owner's signature under it.
+    pub fn check_bytes(key: &Key, bytes: &[u8], signed: &[u8], owner: Option<&str>) -> Result<Signers> {
+        let signers = Signers::decode(bytes)?;
         let owner = owner.or(signers.owner()).unwrap_or_default();
-        match sign::is_signed(owner, sign::SIGNERS, &bytes, &signed) {
+        match sign::is_signed(owner, sign::SIGNERS, bytes, signed) {
             true => Ok(signers),
             false => Err(Error::corrupt(format!("{key} is not signed by the vault's owner"))),
         }

@@ -1,6 +1,6 @@
 //! The order of writes: packs → index segment → manifest → receipt → signature. Written once, here.
 //!
-//! The signature is the commit. A crash before it leaves objects that nothing names, never a snapshot that cannot be
+//! A pack's sidecar, and the second copy of everything else, go right behind it. The signature is the commit. A crash before it leaves objects that nothing names, never a snapshot that cannot be
 //! read. `docs/FORMAT.md` section 7; `tests/damage.rs` and `tests/crash.rs` hold it to that.
 
 use std::{collections::BTreeMap, sync::Mutex};
@@ -12,7 +12,7 @@ use crate::{
     },
     pack::{self, SealedPack},
     store::{self, Key},
-    vault::{PUBLIC_LEN_MAX, SealerKeys, SignerList, Vault},
+    vault::{PUBLIC_LEN_MAX, SealerKeys, SignerList, Vault, sidecars::make_sidecar},
 };
 
 /// How often a commit looks for another number when somebody took the one it wanted.
@@ -51,7 +51,7 @@ pub struct Writer<'a> {
 }
 
 /// A snapshot that was just committed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct NewSnapshot {
     /// Its place.
     pub key: SnapshotKey,
@@ -63,6 +63,8 @@ pub struct NewSnapshot {
     pub manifest_bytes: Vec<u8>,
     /// The packs that it names.
     pub packs: Vec<SegmentPack>,
+    /// Why there is no second copy of its signature, if there should be one.
+    pub not_copied: Option<Error>,
 }
 
 impl<'a> Writer<'a> {
@@ -73,7 +75,11 @@ impl<'a> Writer<'a> {
 
     /// Stores a pack durably; it becomes part of the snapshot that `commit` makes. Called from several threads.
     pub fn put_pack(&self, pack: SealedPack) -> Result<SegmentPack> {
-        pack.upload.commit(&Key::pack(&pack.digest))?;
+        let key = Key::pack(&pack.digest);
+        pack.upload.commit(&key)?;
+        if let (Some(sidecar), Some(key)) = (&pack.sidecar, key.sidecar()) {
+            self.vault.store.put(&key, sidecar)?;
+        }
         let stored = SegmentPack { digest: pack.digest, stored_len: pack.stored_len, index: pack.index };
         self.stored().push(stored.clone());
         Ok(stored)
@@ -81,8 +87,15 @@ impl<'a> Writer<'a> {
 
     /// Takes over a pack that an earlier seal of this host stored without committing, if it is still there whole.
     pub fn adopt_pack(&self, digest: Digest, stored_len: u64, index: PackIndex) -> Result<bool> {
-        let there = self.vault.store.stat(&Key::pack(&digest))? == Some(stored_len);
+        let (store, key) = (&*self.vault.store, Key::pack(&digest));
+        let there = store.stat(&key)? == Some(stored_len);
         if there {
+            if let Some(beside) = key.sidecar().filter(|_| self.vault.config.parity > 0)
+                && store.stat(&beside)?.is_none()
+                && let Some(sidecar) = make_sidecar(store, &self.vault.config, &key, &digest)?
+            {
+                store.put(&beside, &sidecar)?;
+            }
             self.stored().push(SegmentPack { digest, stored_len, index });
         }
         Ok(there)
@@ -94,7 +107,6 @@ impl<'a> Writer<'a> {
 
     /// Commits the snapshot. Every pack that it needs is durable by now.
     pub fn commit(&self, facts: CommitFacts) -> Result<NewSnapshot> {
-        let store = &*self.vault.store;
         let mut segment = Segment { packs: std::mem::take(&mut *self.stored()) };
         segment.packs.sort_unstable_by_key(|p| p.digest);
         let mut facts = facts;
@@ -106,7 +118,7 @@ impl<'a> Writer<'a> {
                 let plain = pack::compress(&segment.encode())?;
                 let bytes = pack::seal_whole(&[&self.sealer.meta, &self.sealer.index_identity().to_public()], &plain)?;
                 let key = Key::segment(self.sealer.domain, &digest(&bytes));
-                store.put(&key, &bytes)?;
+                self.vault.put_twice(&key, &bytes)?;
                 Some((digest(&bytes), key))
             }
         };
@@ -115,8 +127,8 @@ impl<'a> Writer<'a> {
                 // A clone of this host took the number between our look and our write.
                 Err(e) if e.kind() == ErrorKind::Conflict => continue,
                 other => {
-                    let (key, id, manifest, manifest_bytes) = other?;
-                    return Ok(NewSnapshot { key, id, manifest, manifest_bytes, packs: segment.packs });
+                    let (key, id, manifest, manifest_bytes, not_copied) = other?;
+                    return Ok(NewSnapshot { key, id, manifest, manifest_bytes, packs: segment.packs, not_copied });
                 }
             }
         }
@@ -130,7 +142,7 @@ impl<'a> Writer<'a> {
         segment: &Segment,
         public: &[(Digest, Key)],
         segment_line: Option<&(Digest, Key)>,
-    ) -> Result<(SnapshotKey, SnapshotId, Manifest, Vec<u8>)> {
+    ) -> Result<(SnapshotKey, SnapshotId, Manifest, Vec<u8>, Option<Error>)> {
         let store = &*self.vault.store;
         let signers = SignerList::load(store, None)?;
         let previous = self.vault.head(&signers, &self.sealer.name)?.map(|c| (c.key, c.id));
@@ -157,7 +169,7 @@ impl<'a> Writer<'a> {
         };
         let manifest_bytes = manifest.encode();
         let sealed = pack::seal_whole(&[&self.sealer.meta], &pack::compress(&manifest_bytes)?)?;
-        store.put(&Key::manifest(&key), &sealed)?;
+        self.vault.put_twice(&Key::manifest(&key), &sealed)?;
 
         let mut receipt = Receipt::default();
         for (digest, key) in public {
@@ -175,9 +187,12 @@ impl<'a> Writer<'a> {
         }
         let bytes = receipt.encode();
         let signature = self.sealer.sign.sign(super::sign::RECEIPT, &bytes)?;
-        store.put(&Key::receipt(&key), &bytes)?;
+        self.vault.put_twice(&Key::receipt(&key), &bytes)?;
         store.put(&Key::signature(&key), &signature)?;
-        Ok((key, Receipt::id(&bytes), manifest, manifest_bytes))
+        // After the commit: it must not come back from its copy without having happened.
+        let second = Key::signature(&key).second();
+        let copied = if self.vault.config.parity > 0 { store.put(&second, &signature) } else { Ok(()) };
+        Ok((key, Receipt::id(&bytes), manifest, manifest_bytes, copied.err()))
     }
 
     /// The small public objects that every receipt names, with their hashes.
@@ -188,6 +203,14 @@ impl<'a> Writer<'a> {
         for folder in ["keys", "signers"] {
             keys.extend(store::list_all(store, folder)?.into_iter().map(|(key, _)| key));
         }
-        keys.into_iter().map(|key| Ok((digest(&store::get_all(store, &key, PUBLIC_LEN_MAX)?), key))).collect()
+        let listed = keys.into_iter().map(|key| {
+            let bytes = store::get_all(store, &key, PUBLIC_LEN_MAX)?;
+            // Whoever added it may not have thought of one.
+            if self.vault.config.parity > 0 && store.stat(&key.second())?.is_none() {
+                store.put(&key.second(), &bytes)?;
+            }
+            Ok((digest(&bytes), key))
+        });
+        listed.collect()
     }
 }

@@ -263,6 +263,9 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
     if let Err(e) = noted {
         sink.send(Event::Warning(format!("the snapshot is sealed, but this host cannot remember it: {}", e.chain())));
     }
+    if let Some(e) = &committed.not_copied {
+        sink.send(Event::Warning(format!("the snapshot is sealed, but there is no second copy of its signature: {}", e.chain())));
+    }
     let snapshot = Snapshot { key: committed.key, id: committed.id, manifest: committed.manifest };
     let seconds = (clock.monotonic() - began).as_secs_f64();
     let (content_bytes, compressed_bytes) = assembled.content;

@@ -13,7 +13,7 @@ use crate::{
     event::{Event, Sink},
     format::{ChunkId, Digester, FRAME_LEN_RAW_MAX, PACK_LEN_META_MAX, PackKind},
     ops::seal::pool::Pool,
-    pack::{Compressor, LEVEL_DEFAULT, PackBuilder, SealedPack},
+    pack::{Compressor, LEVEL_DEFAULT, PackBuilder, ParityEncoder, SealedPack},
     sys,
     vault::{SealerKeys, Vault, Writer},
 };
@@ -176,11 +176,13 @@ impl<'a> OpenPacks<'a> {
     }
 
     fn start(&self, kind: PackKind) -> Result<PackBuilder> {
+        let config = &self.vault.config;
         let recipient = match kind {
             PackKind::Data => &self.sealer.data,
             PackKind::Meta => &self.sealer.meta,
         };
-        PackBuilder::new(kind, self.vault.config.id, recipient, self.vault.store.begin()?)
+        let parity = (config.parity > 0).then(|| ParityEncoder::new(config.parity, config.pack_len_max.into()));
+        PackBuilder::with_parity(kind, config.id, recipient, self.vault.store.begin()?, parity)
     }
 
     /// Bytes of content so far, raw and compressed.

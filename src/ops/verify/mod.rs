@@ -6,11 +6,14 @@
 mod chunks;
 mod objects;
 
+pub(in crate::ops) use objects::listed;
+
 use serde::Serialize;
 
 use crate::{
     error::Result,
     event::{Event, HowFar, Sink},
+    ops::repair::Repaired,
     sys::{Cancel, Clock},
     vault::{Finding, Reader, StateDir, Vault},
 };
@@ -55,6 +58,9 @@ pub struct Report {
     pub unreferenced: u64,
     /// Snapshots that do not go on from the one before them in their chain, though nothing is missing: two machines seal under one name.
     pub forks: Vec<String>,
+    /// Objects that were damaged and are whole again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repaired: Vec<Repaired>,
     /// Damage, by object.
     pub damage: Vec<Finding>,
     /// Files that the damage reaches; only known where an owner's key was given.
@@ -109,6 +115,11 @@ const DAMAGED_FILES_MAX: usize = 10_000;
 
 /// Verifies. Damage is in the report, not an error.
 pub fn run(context: &Context, depth: Depth) -> Result<Report> {
+    run_knowing(context, depth, Vec::new())
+}
+
+/// The same, where some damage is known already: it is reported, and followed to the files.
+pub fn run_knowing(context: &Context, depth: Depth, known: Vec<Finding>) -> Result<Report> {
     let began = context.clock.monotonic();
     let mut report = Report {
         depth,
@@ -118,7 +129,8 @@ pub fn run(context: &Context, depth: Depth) -> Result<Report> {
         chunks: 0,
         unreferenced: 0,
         forks: Vec::new(),
-        damage: Vec::new(),
+        repaired: Vec::new(),
+        damage: known,
         damaged_files: Vec::new(),
         damaged_files_more: 0,
         seconds: 0.0,

@@ -1,0 +1,59 @@
+//! `coffre verify --repair`: what every command that repairs has in common.
+
+use std::{path::PathBuf, sync::Arc};
+
+use crate::{
+    cli::{Run, shown, state_base},
+    error::{Error, Result},
+    ops::repair::{self, Context, How, Repaired, Report, Scope},
+    store::{Local, Store},
+    vault::{StateDir, Vault},
+};
+
+/// Options of a repair.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Put damaged and missing objects right, from their parity and second copies; needs no key. What is replaced is kept in damaged/ in the vault
+    #[arg(long)]
+    repair: bool,
+    /// Another copy of the vault, for what this one cannot mend by itself (repeatable)
+    #[arg(long, value_name = "DIR", requires = "repair")]
+    from: Vec<PathBuf>,
+}
+
+impl Args {
+    /// Repairs, if that was asked for. Every object is read.
+    pub fn run(&self, run: &Run) -> Result<Option<Report>> {
+        if !self.repair {
+            return Ok(None);
+        }
+        let (store, path) = run.globals.store()?;
+        let mut from: Vec<Arc<dyn Store>> = Vec::new();
+        for other in &self.from {
+            let other = std::fs::canonicalize(other).map_err(|e| Error::io(format!("cannot use the copy at {}", shown(other)), e))?;
+            if other == path {
+                return Err(Error::usage("--from names the vault itself").hint("name another copy of it, or leave --from out"));
+            }
+            from.push(Arc::new(Local::new(other)));
+        }
+        // Where VAULT is damaged, this host cannot tell which vault it is, and so not whose.
+        let owner = match (Vault::open(store.clone()), state_base()) {
+            (Ok(vault), Ok(base)) => StateDir::new(&base, vault.config.id).pinned_owner()?,
+            _ => None,
+        };
+        let context = Context { store, from: &from, owner, sink: &**run.screen, cancel: &run.cancel };
+        repair::run(&context, &Scope::Everything).map(Some)
+    }
+}
+
+/// One repaired object, for people.
+pub fn line(repaired: &Repaired) -> String {
+    let how = match repaired.how {
+        How::Parity => "by parity",
+        How::Copy => "by its second copy",
+        How::Other => "from another copy",
+        How::Again => "made again",
+    };
+    let aside = repaired.aside.as_ref().map_or_else(String::new, |aside| format!("; before: {aside}"));
+    format!("repaired {}  {how}{aside}\n", repaired.object)
+}

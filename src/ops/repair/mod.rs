@@ -1,0 +1,193 @@
+//! Repair: damaged and missing objects put right, byte for byte, from what the vault holds besides, or from another copy of it.
+//!
+//! Needs no key: an object is right when its hash is the one in its name, or in a signed receipt; a receipt, when its sealer signed it. What is replaced
+//! is kept below `damaged/`. Nothing that is sound is touched, so this runs beside everything else.
+
+mod foundations;
+mod objects;
+mod redundancy;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use serde::Serialize;
+
+use crate::{
+    error::{Error, Result},
+    event::{Event, Sink},
+    format::Config,
+    ops::verify,
+    store::{Key, Store},
+    sys::Cancel,
+    vault::{Finding, SignerList, Vault, read_either},
+};
+
+/// Times that receipts may lead to others that are missing.
+const ROUNDS_MAX: usize = 64;
+/// Longest `VAULT` looked at, in bytes.
+const CONFIG_LEN_MAX: usize = 64 << 10;
+
+/// What a repair works with.
+pub struct Context<'a> {
+    /// Where the vault is.
+    pub store: Arc<dyn Store>,
+    /// Other copies of the same vault, to be asked for what this one cannot mend by itself.
+    pub from: &'a [Arc<dyn Store>],
+    /// The owner's public key, if this host knows it.
+    pub owner: Option<String>,
+    /// Where events go.
+    pub sink: &'a dyn Sink,
+    /// Stops the work.
+    pub cancel: &'a Cancel,
+}
+
+/// What is looked at.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    /// Every object, and its sidecar or second copy.
+    Everything,
+    /// Receipts, signers, and these.
+    Only(BTreeSet<Key>),
+}
+
+impl Scope {
+    fn holds(&self, key: &Key) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Only(keys) => keys.contains(key),
+        }
+    }
+}
+
+/// With what an object was put right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    /// Its sidecar.
+    Parity,
+    /// Its second copy.
+    Copy,
+    /// Another copy of the vault.
+    Other,
+    /// The sound object that it belongs to: it is a sidecar or a second copy itself.
+    Again,
+}
+
+/// An object that was put right.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Repaired {
+    /// The object.
+    pub object: String,
+    /// With what.
+    pub how: How,
+    /// Where the damaged one is kept; nothing if it was gone.
+    pub aside: Option<String>,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Objects that are right again.
+    pub repaired: Vec<Repaired>,
+    /// Objects that are not, and why.
+    pub lost: Vec<Finding>,
+    /// Objects looked at.
+    pub objects: u64,
+}
+
+/// Repairs. What cannot be repaired is in the report, not an error.
+///
+/// # Errors
+/// `NoVault` if neither `VAULT` nor its second copy can be read; `Usage` if a copy is of another vault; what the store says when writing fails.
+///
+/// Cost: `Scope::Everything` reads everything; a damaged pack takes its size in memory, and 5 MiB.
+pub fn run(context: &Context, scope: &Scope) -> Result<Report> {
+    let vault = open(context)?;
+    let mut report = Report::default();
+    let mut work = Work { context, vault: &vault, report: &mut report };
+    let signers = foundations::signers(&mut work)?;
+    let mut chain = vault.chain(&signers, |_| 0)?;
+    for _ in 0..ROUNDS_MAX {
+        if !foundations::receipts(&mut work, &signers, &chain)? {
+            break;
+        }
+        chain = vault.chain(&signers, |_| 0)?;
+    }
+    let listed = verify::listed(&chain);
+    objects::restore(&mut work, &listed, scope)?;
+    redundancy::renew(&mut work, &listed, scope)?;
+    report.repaired.sort();
+    report.lost.sort();
+    Ok(report)
+}
+
+/// The vault by its `VAULT`, or by the second copy of that; which of the two is right is found out later.
+fn open(context: &Context) -> Result<Vault> {
+    let key = Key::fixed("VAULT");
+    let read = |store: &dyn Store| read_either(store, &key, CONFIG_LEN_MAX, |bytes| Config::decode(&bytes));
+    let config = read(&*context.store).or_else(|e| context.from.iter().find_map(|other| read(&**other).ok()).ok_or(e));
+    let config = config.map_err(|e| Error::no_vault(format!("no vault can be made out at {}", context.store.describe())).because(e))?;
+    for other in context.from {
+        let theirs = read(&**other).map_err(|e| e.while_doing(format!("cannot use {} as another copy", other.describe())))?;
+        // The first to be read may be the damaged one.
+        if theirs.id != config.id {
+            return Err(Error::usage(format!("{} is a copy of another vault: {}, not {}", other.describe(), theirs.id, config.id)));
+        }
+    }
+    Ok(Vault { store: context.store.clone(), config })
+}
+
+/// The parts of a repair have this in common.
+struct Work<'a> {
+    context: &'a Context<'a>,
+    vault: &'a Vault,
+    report: &'a mut Report,
+}
+
+impl Work<'_> {
+    /// Puts `bytes` at `key`, if something else is there; says so.
+    fn put(&mut self, key: &Key, bytes: &[u8], how: How) -> Result<()> {
+        let store = &*self.context.store;
+        let there = store.stat(key)?.is_some();
+        let aside = aside(store, key)?;
+        store.replace(key, bytes, &aside)?;
+        let with = match how {
+            How::Parity => "by its sidecar",
+            How::Copy => "by its second copy",
+            How::Other => "from another copy of the vault",
+            How::Again => "made again",
+        };
+        let kept = if there { format!("; what stood there is at {aside}") } else { String::new() };
+        self.context.sink.send(Event::Note(format!("repaired {key} {with}{kept}")));
+        let aside = there.then(|| aside.to_string());
+        self.report.repaired.push(Repaired { object: key.to_string(), how, aside });
+        Ok(())
+    }
+
+    /// Where an object may be had from, the best first: from its own place, its second copy, other copies of the vault.
+    fn sources(&self, key: &Key) -> Vec<(Arc<dyn Store>, Key, Option<How>)> {
+        let here = &self.context.store;
+        let mut sources = vec![(here.clone(), key.clone(), None), (here.clone(), key.second(), Some(How::Copy))];
+        for other in self.context.from {
+            sources.push((other.clone(), key.clone(), Some(How::Other)));
+            sources.push((other.clone(), key.second(), Some(How::Other)));
+        }
+        sources
+    }
+}
+
+/// A free place for the damaged object of `key`.
+fn aside(store: &dyn Store, key: &Key) -> Result<Key> {
+    let place = |n: u32| if n == 0 { Key::parse(&format!("damaged/{key}")) } else { Key::parse(&format!("damaged/{key}.{n}")) };
+    for n in 0..1000 {
+        let place = place(n).ok_or_else(|| Error::bug(format!("no place for the damaged {key}")))?;
+        if store.stat(&place)?.is_none() {
+            return Ok(place);
+        }
+    }
+    Err(Error::conflict(format!("a thousand damaged {key} are kept already")).hint("look at the disk; then empty damaged/ in the vault"))
+}
+
+/// The newest list of signers that counts, after repair.
+fn load_signers(work: &Work) -> Result<SignerList> {
+    SignerList::load(&*work.context.store, work.context.owner.as_deref())
+}

@@ -1,0 +1,89 @@
+//! Objects whose hash is known: from their sidecar, their second copy, or another copy of the vault.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    error::{ErrorKind, Result},
+    format::{Digest, Digester, digest},
+    ops::repair::{How, Scope, Work},
+    store::{self, Key, Store},
+    vault::{Finding, is_damage, mend},
+};
+
+/// Bytes read at once.
+const STEP: usize = 1 << 20;
+/// Longest object fetched whole, in bytes.
+const OBJECT_LEN_MAX: usize = 2 << 30;
+
+/// Puts every object of `listed` right that is in scope and is not what its hash says.
+pub fn restore(work: &mut Work, listed: &BTreeMap<Key, Digest>, scope: &Scope) -> Result<()> {
+    for (key, wanted) in listed.iter().filter(|(key, _)| scope.holds(key)) {
+        work.context.cancel.check()?;
+        work.report.objects += 1;
+        if is_sound(&*work.context.store, key, wanted)? {
+            continue;
+        }
+        match find(work, key, wanted)? {
+            Ok((bytes, how)) => work.put(key, &bytes, how)?,
+            Err(why) => work.report.lost.push(Finding::new(key.as_str(), why)),
+        }
+    }
+    Ok(())
+}
+
+/// Whether an object is there and has this hash.
+pub fn is_sound(store: &dyn Store, key: &Key, wanted: &Digest) -> Result<bool> {
+    let hash = || -> Result<Option<Digest>> {
+        let Some(len) = store.stat(key)? else { return Ok(None) };
+        let (mut hash, mut buf, mut at) = (Digester::default(), vec![0; STEP], 0);
+        while at < len {
+            let piece = &mut buf[..STEP.min(usize::try_from(len - at).unwrap_or(STEP))];
+            store.get(key, at, piece)?;
+            hash.update(piece);
+            at += piece.len() as u64;
+        }
+        Ok(Some(hash.finish()))
+    };
+    match hash() {
+        Ok(now) => Ok(now == Some(*wanted)),
+        Err(e) if is_damage(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+type Found = std::result::Result<(Vec<u8>, How), String>;
+
+/// The right bytes of an object, and where they came from; or why there are none.
+fn find(work: &Work, key: &Key, wanted: &Digest) -> Result<Found> {
+    let mut reasons = Vec::new();
+    if key.sidecar().is_some() {
+        match mend(&*work.context.store, key, wanted) {
+            Ok(mended) => return Ok(Ok((mended.bytes, How::Parity))),
+            Err(e) if e.kind() == ErrorKind::Missing => reasons.push("it has no sidecar".to_owned()),
+            Err(e) if is_damage(&e) => reasons.push(e.chain()),
+            Err(e) => return Err(e),
+        }
+    }
+    for (store, place, how) in work.sources(key) {
+        let Some(how) = how else { continue };
+        if how == How::Copy && key.sidecar().is_some() {
+            continue;
+        }
+        match store::get_all(&*store, &place, OBJECT_LEN_MAX) {
+            Ok(bytes) if digest(&bytes) == *wanted => return Ok(Ok((bytes, how))),
+            Ok(_) => reasons.push(format!("{place} in {} is damaged, too", store.describe())),
+            Err(e) if e.kind() == ErrorKind::Missing => (),
+            Err(e) => reasons.push(e.chain()),
+        }
+    }
+    // Both copies may be hurt in different places.
+    for other in work.context.from.iter().filter(|_| key.sidecar().is_some()) {
+        if let Ok(mended) = mend(&**other, key, wanted) {
+            return Ok(Ok((mended.bytes, How::Other)));
+        }
+    }
+    if reasons.is_empty() {
+        reasons.push("there is no second copy of it".to_owned());
+    }
+    Ok(Err(reasons.join("; ")))
+}
