@@ -2,7 +2,9 @@
 
 pub mod cat;
 pub mod catalog;
+pub mod enroll;
 pub mod init;
+pub mod key;
 pub mod seal;
 pub mod snapshots;
 pub mod verify;
