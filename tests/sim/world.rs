@@ -125,14 +125,18 @@ impl World {
                 now[at] ^= 1 << dice.below(8);
                 (now, format!("flipped at {at} of {}", bytes.len()))
             }
-            5..=6 => {
+            5 => {
                 let len = dice.below(bytes.len());
                 (bytes[..len].to_vec(), format!("cut to {len} of {}", bytes.len()))
             }
-            7 => ([&bytes[..], b"\n"].concat(), "longer".to_owned()),
-            8 => {
+            6 => ([&bytes[..], b"\n"].concat(), "longer".to_owned()),
+            7..=8 => {
                 let others: Vec<_> = like.iter().filter(|(k, b)| k.as_str().ends_with(suffix(&key)) && *k != key && *b != bytes).collect();
-                let Some((other, theirs)) = dice.pick(&others).map(|o| (o.0.clone(), o.1.clone())) else { return "no pair".to_owned() };
+                let same: Vec<_> = others.iter().filter(|(_, b)| b.len() == bytes.len()).copied().collect();
+                let Some((other, theirs)) = dice.pick(if same.is_empty() { &others } else { &same }).map(|o| (o.0.clone(), o.1.clone()))
+                else {
+                    return "no pair".to_owned();
+                };
                 self.replace(&other, bytes.clone(), Some(theirs.clone()));
                 (theirs, format!("swapped with {other}"))
             }
