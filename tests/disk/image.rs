@@ -56,7 +56,7 @@ pub fn image(log: &[Op], unsynced: Unsynced) -> Thing {
             || match unsynced {
                 Unsynced::Kept => true,
                 Unsynced::Lost => false,
-                Unsynced::Some(_) => dice.next() % 2 == 0,
+                Unsynced::Some(_) => dice.next().is_multiple_of(2),
             };
         match op {
             Op::Born { ino, is_dir: true } => drop(dirs.entry(*ino).or_default()),
@@ -64,7 +64,7 @@ pub fn image(log: &[Op], unsynced: Unsynced) -> Thing {
             Op::Name { dir, name, ino } if takes => drop(dirs.entry(*dir).or_default().insert(name.clone(), *ino)),
             Op::Write { ino, offset, bytes } if takes => {
                 // Of what nobody promised, sectors.
-                let torn = !lasts && unsynced != Unsynced::Kept && dice.next() % 3 == 0;
+                let torn = !lasts && unsynced != Unsynced::Kept && dice.next().is_multiple_of(3);
                 let len = if torn { bytes.len() / 512 * 512 / 2 } else { bytes.len() };
                 put(files.entry(*ino).or_default(), *offset, &bytes[..len]);
             }
