@@ -2,6 +2,7 @@
 
 mod cat;
 mod catalog;
+mod copy;
 mod exit;
 mod init;
 mod keys;
@@ -96,6 +97,8 @@ enum Command {
     Cat(cat::Args),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
+    /// Bring another copy of the vault up to date; needs no key
+    Copy(copy::Args),
     /// The local catalog of a sealing host
     #[command(subcommand)]
     Catalog(catalog::Command),
@@ -117,7 +120,11 @@ impl Globals {
     /// Where the vault is, for `init`, or for opening it.
     fn store(&self) -> Result<(Arc<dyn Store>, PathBuf)> {
         let place = self.vault.as_deref().filter(|v| !v.is_empty());
-        let place = place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?;
+        self.store_at(place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?)
+    }
+
+    /// The store at `place`.
+    fn store_at(&self, place: &str) -> Result<(Arc<dyn Store>, PathBuf)> {
         if let Some((scheme, _)) = place.split_once("://") {
             return Err(Error::unsupported(format!("this coffre reads vaults in directories only, not at {scheme}://")));
         }
@@ -214,6 +221,7 @@ impl Run<'_> {
             Command::Unmount(args) => mount::unmount(self, args),
             Command::Cat(args) => cat::run(self, args),
             Command::Verify(args) => verify::run(self, args),
+            Command::Copy(args) => copy::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),
             Command::Completions { shell } => {
                 clap_complete::generate(*shell, &mut Cli::command(), "coffre", &mut std::io::stdout());

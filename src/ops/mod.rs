@@ -2,6 +2,7 @@
 
 pub mod cat;
 pub mod catalog;
+pub mod copy;
 pub mod init;
 pub mod seal;
 pub mod snapshots;
