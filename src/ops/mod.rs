@@ -3,7 +3,9 @@
 pub mod cat;
 pub mod catalog;
 pub mod copy;
+pub mod enroll;
 pub mod init;
+pub mod key;
 pub mod seal;
 pub mod snapshots;
 pub mod verify;
