@@ -3,7 +3,9 @@
 mod cat;
 mod catalog;
 mod exit;
+mod head;
 mod init;
+mod key;
 mod keys;
 mod mount;
 mod mount_options;
@@ -96,6 +98,11 @@ enum Command {
     Cat(cat::Args),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
+    /// Print each sealer's newest snapshot in six words, to be compared by eye
+    Head(head::Args),
+    /// Who can read, and who can seal
+    #[command(subcommand)]
+    Key(key::Command),
     /// The local catalog of a sealing host
     #[command(subcommand)]
     Catalog(catalog::Command),
@@ -214,6 +221,8 @@ impl Run<'_> {
             Command::Unmount(args) => mount::unmount(self, args),
             Command::Cat(args) => cat::run(self, args),
             Command::Verify(args) => verify::run(self, args),
+            Command::Head(args) => head::run(self, args),
+            Command::Key(command) => key::run(self, command),
             Command::Catalog(command) => catalog::run(self, command),
             Command::Completions { shell } => {
                 clap_complete::generate(*shell, &mut Cli::command(), "coffre", &mut std::io::stdout());

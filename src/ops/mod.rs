@@ -2,7 +2,9 @@
 
 pub mod cat;
 pub mod catalog;
+pub mod head;
 pub mod init;
+pub mod revoke;
 pub mod seal;
 pub mod snapshots;
 pub mod verify;

@@ -111,6 +111,10 @@ impl Vault {
     /// For a host that lost its state directory, or never had one, and an owner who is present.
     pub fn enrol(&self, owner: &OwnerKeys, name: &str) -> Result<SealerKeys> {
         let list = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
+        if let Some(revoked) = list.signers.revoked(name) {
+            return Err(Error::wrong_key(format!("sealer {name} is revoked since {}: a name is never used again", revoked.since_text()))
+                .hint("give this machine another host name, or make a sealer of another name: coffre key add --sealer NAME"));
+        }
         if list.signers.sealer(name).is_some() {
             let key = Key::fixed(format!("keys/sealer-{name}.age"));
             let keys = self.sealer_file(owner, &key)?;
