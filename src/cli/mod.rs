@@ -1,5 +1,6 @@
 //! The terminal: what was typed, and the one `match` over commands. The home of `clap`.
 
+mod audit;
 mod cat;
 mod catalog;
 mod exit;
@@ -98,6 +99,8 @@ enum Command {
     Cat(cat::Args),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
+    /// Check all that can be checked without any secret, on the machine that stores the vault
+    Audit(audit::Args),
     /// Print each sealer's newest snapshot in six words, to be compared by eye
     Head(head::Args),
     /// Who can read, and who can seal
@@ -221,6 +224,7 @@ impl Run<'_> {
             Command::Unmount(args) => mount::unmount(self, args),
             Command::Cat(args) => cat::run(self, args),
             Command::Verify(args) => verify::run(self, args),
+            Command::Audit(args) => audit::run(self, args),
             Command::Head(args) => head::run(self, args),
             Command::Key(command) => key::run(self, command),
             Command::Catalog(command) => catalog::run(self, command),

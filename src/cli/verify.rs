@@ -70,6 +70,9 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     report.damage.sort();
     report.damage.dedup_by(|a, b| a.object == b.object && a.text == b.text);
     run.screen.data(&report, || text(&report))?;
+    if !report.forks.is_empty() {
+        run.screen.warning("two machines, or two users of one, seal under one name; if you know of one only, somebody else has its key");
+    }
     if report.is_clean() {
         return Ok(0);
     }
@@ -90,7 +93,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
 
 /// Counts what was found.
 fn what_is_wrong(r: &Report) -> String {
-    let suspect = r.damage.iter().filter(|f| !f.kind.is_damage()).count() + r.forks.len() + r.lost.len();
+    let suspect = r.damage.iter().filter(|f| !f.kind.is_damage()).count() + r.lost.len();
     let objects = match r.damaged_objects() {
         0 => None,
         1 => Some("1 object is damaged or missing".to_owned()),

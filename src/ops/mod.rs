@@ -1,7 +1,9 @@
 //! What one can do with a vault; one file or folder a verb.
 
+pub mod audit;
 pub mod cat;
 pub mod catalog;
+mod chain;
 pub mod head;
 pub mod init;
 pub mod revoke;

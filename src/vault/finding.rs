@@ -1,5 +1,7 @@
 //! Findings: what is not as it should be, each of a kind from a closed list, with the next step.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 /// What is wrong with an object. The words are the same in JSON, on the screen and in `docs/OPERATIONS.md`.
@@ -93,4 +95,13 @@ impl Finding {
     pub fn of(kind: Trouble, object: impl Into<String>, text: impl Into<String>) -> Self {
         Self { object: object.into(), kind, text: text.into(), next: kind.next_step() }
     }
+}
+
+/// Puts findings in order, each once. Of a receipt that the chain has a name for, it is not told again that its bytes are others.
+pub fn settle(findings: &mut Vec<Finding>) {
+    let is_plain = |f: &Finding| matches!(f.kind, Trouble::Altered | Trouble::Deleted);
+    let told: HashSet<String> = findings.iter().filter(|f| f.object.ends_with(".b3") && !is_plain(f)).map(|f| f.object.clone()).collect();
+    findings.retain(|f| !is_plain(f) || !told.contains(&f.object));
+    findings.sort();
+    findings.dedup();
 }

@@ -15,7 +15,7 @@ use crate::{
 pub struct Links {
     /// Breaks.
     pub damage: Vec<Finding>,
-    /// Snapshots of one sealer that do not follow from one another, and that no later one has joined.
+    /// Snapshots of one sealer that do not follow from one another, and that no later one has joined. All of them count.
     pub forks: Vec<Finding>,
     /// What is worth a word, and no fault of the store.
     pub notices: Vec<Finding>,
@@ -58,7 +58,9 @@ pub fn set_aside(chain: &Chain, signers: &SignerList) -> Vec<Finding> {
         let revoked = signers.signers.revoked(sealer);
         let since = revoked.map(|r| r.since_text()).unwrap_or_default();
         let text = match revoked.and_then(|r| r.last.iter().map(|(seq, _)| *seq).max()) {
-            Some(last) if committed.key.seq <= last => format!("was put in among the snapshots of {sealer}, revoked since {since}"),
+            Some(last) if committed.key.seq <= last => {
+                format!("is not among those for which the owner vouched when {sealer} was revoked (since {since})")
+            }
             _ => format!("{sealer} signed it, who is revoked since {since}"),
         };
         Finding::of(Trouble::Revoked, committed.key.receipt(), text)
@@ -72,12 +74,22 @@ fn is_named(chain: &Chain, key: &SnapshotKey) -> bool {
     chain.findings.iter().any(|f| f.object == receipt)
 }
 
+/// Whether a finding says already that this snapshot was hurt.
+fn is_damaged(chain: &Chain, key: &SnapshotKey) -> bool {
+    let receipt = key.receipt();
+    chain
+        .findings
+        .iter()
+        .any(|f| f.object == receipt && matches!(f.kind, Trouble::Altered | Trouble::Unreadable | Trouble::SnapshotDeleted))
+}
+
 /// Follows one sealer's snapshots, which are in order.
 fn follow(chain: &Chain, sealer: &str, mine: &[&Committed], links: &mut Links) {
     let at: BTreeMap<u64, SnapshotId> = mine.iter().map(|c| (c.key.seq, c.id)).collect();
     let mut named: HashSet<u64> = HashSet::new();
     // The highest number at which something is missing: what it named cannot be told any more.
-    let mut missing = 0;
+    let mut missing = None;
+    let mut joined: Vec<(String, String)> = Vec::new();
     for committed in mine {
         let before: Vec<(SnapshotKey, SnapshotId)> = committed.receipt.previous_all().collect();
         for (key, id) in &before {
@@ -94,10 +106,10 @@ fn follow(chain: &Chain, sealer: &str, mine: &[&Committed], links: &mut Links) {
                         "{} goes on from another snapshot of this number: two machines seal as {sealer}, or one was put in its place",
                         committed.key
                     );
-                    links.forks.push(Finding::of(Trouble::Fork, key.receipt(), text));
+                    links.damage.push(Finding::of(Trouble::Fork, key.receipt(), text));
                 }
                 None => {
-                    missing = missing.max(key.seq);
+                    missing = missing.max(Some(key.seq));
                     if !is_named(chain, key) {
                         let there = chain.there.get(key).copied().unwrap_or_default();
                         let what = if there.receipt { "its signature is gone" } else { "is gone" };
@@ -107,22 +119,27 @@ fn follow(chain: &Chain, sealer: &str, mine: &[&Committed], links: &mut Links) {
                 }
             }
         }
-        if let [_, others @ ..] = &before[..]
-            && !others.is_empty()
-        {
+        if before.len() > 1 {
             let names: Vec<String> = before.iter().map(|(key, _)| key.to_string()).collect();
-            let text = format!("joins {}, which do not follow from one another: two machines seal as {sealer}", names.join(" and "));
-            links.notices.push(Finding::of(Trouble::Fork, committed.key.receipt(), text));
+            joined.push((committed.key.receipt(), names.join(" and ")));
         }
     }
+    if let Some((receipt, names)) = joined.last() {
+        let others = match joined.len() - 1 {
+            0 => String::new(),
+            n => format!(" (and {n} before it did the like)"),
+        };
+        let text = format!("joins {names}, which do not follow from one another{others}: two machines seal as {sealer}");
+        links.notices.push(Finding::of(Trouble::Fork, receipt, text));
+    }
     let Some((head, rest)) = mine.split_last() else { return };
-    for tip in rest.iter().filter(|c| !named.contains(&c.key.seq) && c.key.seq > missing) {
+    for tip in rest.iter().filter(|c| !named.contains(&c.key.seq) && Some(c.key.seq) > missing) {
         let text = format!("{} does not go on from it: two machines seal as {sealer}, or one was put back from a copy", head.key);
         links.forks.push(Finding::of(Trouble::Fork, tip.key.receipt(), text));
     }
 }
 
-/// Holds the snapshots that this host has seen against those that are there. The second list is of forks.
+/// Holds the snapshots that this host has seen against those that are there. The second list is of forks whose branches all count.
 ///
 /// `own` is the name under which this host seals: what is newer than its own newest was made by another machine with the same keys.
 pub fn remembered(chain: &Chain, heads: &BTreeMap<String, (u64, SnapshotId)>, own: Option<&str>) -> (Vec<Finding>, Vec<Finding>) {
@@ -131,11 +148,13 @@ pub fn remembered(chain: &Chain, heads: &BTreeMap<String, (u64, SnapshotId)>, ow
         let key = SnapshotKey { sealer: sealer.clone(), seq: *seq };
         match chain.committed.iter().chain(&chain.revoked).find(|c| c.key == key) {
             Some(there) if there.id == *id => (),
-            Some(there) => forks.push(Finding::of(
+            Some(there) => damage.push(Finding::of(
                 Trouble::Fork,
                 key.receipt(),
                 format!("this host remembers another snapshot of this number, {}: two machines seal as {sealer}, or the vault was put back from a copy and went on", words_of(id).replace('-', " ") + &format!(" ({}), not {}", id.short(), there.id.short())),
             )),
+            // Its own finding says more.
+            None if is_damaged(chain, &key) => (),
             None => damage.push(Finding::of(
                 Trouble::RolledBack,
                 key.receipt(),

@@ -24,7 +24,7 @@ pub use chain::{Chain, Committed, There, may_seal};
 pub use changes::{Differing, Kind, Pair, Side, each_change, kinds};
 pub use create::{Created, create};
 pub use dirs::{Dir, Dirs, Held, Spot, parts_of};
-pub use finding::{Finding, Trouble};
+pub use finding::{Finding, Trouble, settle};
 pub use history::{Past, Timeline, Version, has_acl, is_same};
 pub use index::{Index, Located, read_segment};
 pub use keys::{OwnerKeys, SealerKeys};
