@@ -490,19 +490,13 @@ fn every_attack_is_found_or_left_over_as_the_format_says() {
         let mut cells = Vec::new();
         for ((look, found), expected) in seen.into_iter().zip([verify, audit, fresh]) {
             let said: BTreeSet<String> = expected.iter().map(|s| (*s).to_owned()).collect();
-            match expected {
-                [one] if *one == "harmless" => {
-                    if !found.is_empty() || untouched.as_ref().is_none_or(|before| world.contents(&store) != *before) {
-                        wrong.push(format!("{who}: {what}: {look} finds {found:?}, or something reads differently"));
-                    }
-                }
-                [one] if one.starts_with("left over: ") => {
-                    if !found.is_empty() || !format.contains(one.trim_start_matches("left over: ")) {
-                        wrong.push(format!("{who}: {what}: {look} finds {found:?}, and docs/FORMAT.md leaves it over"));
-                    }
-                }
-                _ if found != said => wrong.push(format!("{who}: {what}: {look} finds {found:?}, not {said:?}")),
-                _ => (),
+            let is_met = match expected {
+                ["harmless"] => found.is_empty() && untouched.as_ref().is_some_and(|before| world.contents(&store) == *before),
+                [one] if one.starts_with("left over: ") => found.is_empty() && format.contains(one.trim_start_matches("left over: ")),
+                _ => found == said,
+            };
+            if !is_met {
+                wrong.push(format!("{who}: {what}: {look} finds {found:?}, not {said:?}, or something reads differently"));
             }
             cells.push(expected.join(", "));
         }

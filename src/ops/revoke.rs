@@ -14,6 +14,8 @@ use crate::{
     vault::{Committed, OwnerKeys, SignerList, Vault, judge_snapshot},
 };
 
+const SECOND_NS: i128 = 1_000_000_000;
+
 /// What counts no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
@@ -66,7 +68,12 @@ pub fn run(vault: &Vault, owner: &OwnerKeys, sealer: &str, from: From, dry_run: 
     let times: Vec<Option<i128>> = mine.iter().map(|c| judge_snapshot(vault, owner, c).ok().map(|s| s.manifest.time_ns)).collect();
     let (cut, since_ns) = match from {
         From::Moment(ns) => (times.iter().position(|t| t.is_some_and(|t| t >= ns)), ns),
-        From::After(seq, ns) if mine.iter().any(|c| c.key.seq == seq) => (mine.iter().position(|c| c.key.seq > seq), ns),
+        From::After(seq, ns) if mine.iter().any(|c| c.key.seq == seq) => {
+            let cut = mine.iter().position(|c| c.key.seq > seq);
+            let first = cut.and_then(|n| times[n]).unwrap_or(ns).min(ns);
+            // OpenSSH takes the second that it is told for a good one still.
+            (cut, first - SECOND_NS)
+        }
         From::After(seq, _) => {
             return Err(Error::not_found(format!("sealer {sealer} has no snapshot {seq}")).hint("coffre snapshots lists what there is"));
         }
