@@ -3,6 +3,7 @@
 mod audit;
 mod cat;
 mod catalog;
+mod enroll;
 mod exit;
 mod head;
 mod init;
@@ -27,6 +28,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::{
     cli::output::{Progress, Screen, When},
     error::{Error, Result},
+    format::name_from,
     store::{Local, Store},
     sys::{self, Cancel, Clock, SystemClock},
     vault::{StateDir, Vault},
@@ -103,9 +105,11 @@ enum Command {
     Audit(audit::Args),
     /// Print each sealer's newest snapshot in six words, to be compared by eye
     Head(head::Args),
-    /// Who can read, and who can seal
+    /// Who can read the vault, and who can seal into it
     #[command(subcommand)]
     Key(key::Command),
+    /// Make this host a sealer of the vault, with the token that an owner made for it
+    Enroll(enroll::Args),
     /// The local catalog of a sealing host
     #[command(subcommand)]
     Catalog(catalog::Command),
@@ -154,6 +158,14 @@ struct Opened {
     vault: Vault,
     path: PathBuf,
     state: StateDir,
+}
+
+impl Opened {
+    /// The name that this host's snapshots bear: its own, or that of its sealer where an owner chose another.
+    fn host(&self) -> Result<String> {
+        let host = sys::host_name();
+        Ok(self.state.sealer()?.map(|keys| keys.name).filter(|name| *name != name_from(&host)).unwrap_or(host))
+    }
 }
 
 /// The directory below which each vault's state directory lies.
@@ -227,6 +239,7 @@ impl Run<'_> {
             Command::Audit(args) => audit::run(self, args),
             Command::Head(args) => head::run(self, args),
             Command::Key(command) => key::run(self, command),
+            Command::Enroll(args) => enroll::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),
             Command::Completions { shell } => {
                 clap_complete::generate(*shell, &mut Cli::command(), "coffre", &mut std::io::stdout());

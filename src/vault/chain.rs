@@ -239,10 +239,27 @@ fn set_aside(chain: &mut Chain, sealer: &str, last: &[(u64, SnapshotId)]) {
 pub fn may_seal(signers: &SignerList, sealer: &str, public: &str) -> Result<()> {
     let Some(line) = signers.signers.line(sealer) else { return Ok(()) };
     match &line.revoked {
-        Some(revoked) => Err(Error::wrong_key(format!("sealer {sealer} was revoked: what it signs since {} does not count", revoked.since_text()))
-            .hint("an owner gives this machine a new name and new keys: remove its state directory of this vault, then coffre key add --sealer NAME, coffre enroll")),
+        Some(revoked) => {
+            Err(Error::wrong_key(format!("sealer {sealer} was revoked: what it signs since {} does not count", revoked.since_text())).hint(
+                "an owner gives this machine a new name and new keys: coffre key add --sealer NAME there, coffre enroll --replace here",
+            ))
+        }
         None if line.key != public => Err(Error::wrong_key(format!("the vault knows sealer {sealer} by another key than this host's"))
             .hint("remove this host's state directory of this vault, and enrol it again with an owner's key")),
+        None => Ok(()),
+    }
+}
+
+/// Fails if `name` is that of a revoked sealer: it is never used again.
+///
+/// # Errors
+/// `WrongKey`.
+pub fn not_revoked(signers: &SignerList, name: &str) -> Result<()> {
+    match signers.signers.revoked(name) {
+        Some(revoked) => {
+            Err(Error::wrong_key(format!("sealer {name} is revoked since {}: a name is never used again", revoked.since_text()))
+                .hint("make a sealer of another name for this machine: coffre key add --sealer NAME"))
+        }
         None => Ok(()),
     }
 }
