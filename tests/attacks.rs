@@ -14,10 +14,15 @@ mod storage;
 #[path = "attacks/world.rs"]
 mod world;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use coffre::store::{Key, Memory, Store};
-use common::library::{Forge, Sketch, objects};
+use coffre::{
+    format::{Digest, Manifest, Receipt, SnapshotKey, VaultId, digest},
+    ops::verify::Depth,
+    pack,
+    store::{Key, Memory, Store},
+};
+use common::library::{Forge, Host, Sketch, copy_of, objects, temp, write_files};
 use world::{World, place};
 
 /// From which state of the vault the attack starts.
@@ -395,7 +400,7 @@ fn copy(from: &Memory, to: &Memory, key: &Key) -> Key {
 
 /// Stores `bytes` under their hash.
 fn put_named(store: &Memory, folder: &str, bytes: &[u8]) -> Key {
-    let hex = coffre::format::digest(bytes).to_string();
+    let hex = digest(bytes).to_string();
     let key = if folder == "packs/" { format!("packs/{}/{hex}.age", &hex[..2]) } else { format!("{folder}{hex}.age") };
     store.put(&Key::fixed(&key), bytes).unwrap();
     Key::fixed(key)
@@ -455,7 +460,7 @@ fn add_segment(world: &World, store: &Memory) {
 
 /// Seals with host1's keys and none of its memory, whatever the list of signers says.
 fn append_as_host1(world: &World, store: &Memory) {
-    let thief = world.host1.twin(std::sync::Arc::new(store.clone()));
+    let thief = world.host1.twin(Arc::new(store.clone()));
     let mut sketch = Sketch::default();
     sketch.write("forged", "forged", 0);
     Forge::new(&thief).seal(&sketch, "test");
@@ -507,6 +512,39 @@ fn every_attack_is_found_or_left_over_as_the_format_says() {
     }
     print(&lines);
     assert!(wrong.is_empty(), "{} of {} rows are not as they should be:\n{}", wrong.len(), ROWS.len(), wrong.join("\n"));
+}
+
+/// Only who can read manifests can tell: the receipt is as it should be.
+#[test]
+fn a_manifest_that_belongs_elsewhere_is_named_by_who_can_read_it() {
+    let host = Host::memory();
+    let (_guard, dir) = temp();
+    write_files(&dir, &[("file", b"content")]);
+    host.seal(&[&dir]).unwrap();
+    let genuine = host.latest().manifest;
+    let kinds = |change: &dyn Fn(&mut Manifest)| {
+        let host = host.fork(Arc::new(copy_of(&*host.vault.store)));
+        let mut manifest = Manifest { seq: 2, previous: Some(host.latest().id), ..genuine.clone() };
+        change(&mut manifest);
+        let sealed = pack::seal_whole(&[&host.sealer.meta], &pack::compress(&manifest.encode()).unwrap()).unwrap();
+        let key = SnapshotKey { sealer: "host1".to_owned(), seq: 2 };
+        let mut receipt = Receipt::default();
+        receipt.push(Digest::from_bytes(*host.latest().id.as_bytes()), "snaps/host1/0000000001.b3");
+        receipt.push(digest(&sealed), key.manifest());
+        let store = &*host.vault.store;
+        store.put(&Key::manifest(&key), &sealed).unwrap();
+        store.put(&Key::receipt(&key), &receipt.encode()).unwrap();
+        store.put(&Key::signature(&key), &host.sealer.sign.sign("coffre-receipt-v1", &receipt.encode()).unwrap()).unwrap();
+        let report = host.verify(Depth::Chunks).unwrap();
+        let offered = host.vault.snapshots(&host.owner).unwrap().0.len();
+        (report.damage.iter().map(|f| format!("{} {}", f.kind.word(), f.object)).collect::<Vec<_>>(), offered)
+    };
+    assert_eq!(kinds(&|_| ()), (Vec::new(), 2));
+    let named = |kind: &str| (vec![format!("{kind} snaps/host1/0000000002.age")], 1);
+    assert_eq!(kinds(&|m| m.vault = VaultId([7; 16])), named("other-vault"));
+    assert_eq!(kinds(&|m| m.seq = 3), named("snapshot-reordered"));
+    assert_eq!(kinds(&|m| m.sealer = "host2".to_owned()), named("snapshot-reordered"));
+    assert_eq!(kinds(&|m| m.previous = None), named("snapshot-reordered"));
 }
 
 fn print(lines: &[[String; 5]]) {

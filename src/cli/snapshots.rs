@@ -63,7 +63,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     run.screen.data(&rows, || text(&rows))?;
     for finding in &findings {
         match owner {
-            Some(_) => run.screen.warning(&format!("{}: {}", finding.object, finding.text)),
+            Some(_) => run.screen.warning(&format!("{}: {}: {}", finding.object, finding.kind.word(), finding.text)),
             None => run.screen.note(&finding.text),
         }
     }

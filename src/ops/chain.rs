@@ -69,10 +69,13 @@ fn lists(signers: &SignerList, state: &StateDir, judged: &mut Judged) -> Result<
             _ => judged.damage.push(finding.clone()),
         }
     }
-    let seen = state.signers_seen()?;
-    if signers.number < seen {
-        let text = format!("this host has seen list number {seen} of signers, and it is gone or was changed: what it revoked counts again");
-        judged.damage.push(Finding::of(Trouble::RolledBack, signers.key.as_str(), text));
-    }
+    judged.damage.extend(went_back(signers, state)?);
     Ok(())
+}
+
+/// Whether this host has seen a newer list of signers than the one that counts: then somebody's right to seal may be back.
+pub fn went_back(signers: &SignerList, state: &StateDir) -> Result<Option<Finding>> {
+    let seen = state.signers_seen()?;
+    let text = format!("this host has seen list number {seen} of signers, and it is gone or was changed: what it revoked counts again");
+    Ok((signers.number < seen).then(|| Finding::of(Trouble::RolledBack, signers.key.as_str(), text)))
 }

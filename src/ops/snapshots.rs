@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     error::Result,
     format::{SnapshotId, Stats},
+    ops::chain::went_back,
     sys,
     vault::{Finding, OwnerKeys, SignerList, Snapshot, StateDir, Vault, from_manifest, set_aside, sort},
 };
@@ -65,11 +66,13 @@ pub struct Row {
 ///
 /// Without `owner`, only snapshots that this host sealed and remembers; the findings then say how many more there are.
 pub fn run(vault: &Vault, owner: Option<&OwnerKeys>, state: &StateDir, filter: &Filter) -> Result<(Vec<Row>, Vec<Finding>)> {
-    let (mut snapshots, findings) = match owner {
+    let (mut snapshots, mut findings) = match owner {
         Some(owner) if filter.revoked => vault.revoked_snapshots(owner)?,
         Some(owner) => vault.snapshots(owner)?,
         None => own(vault, state, filter.revoked)?,
     };
+    let pinned = owner.map(|owner| owner.sign.public()).or(state.pinned_owner()?);
+    findings.extend(went_back(&SignerList::load(&*vault.store, pinned.as_deref())?, state)?);
     let keep = |s: &Snapshot| {
         let m = &s.manifest;
         filter.host.as_ref().is_none_or(|host| m.host == *host || s.key.sealer == *host)

@@ -165,3 +165,20 @@ fn a_rollback_is_named_after_the_next_seal_too_until_somebody_accepts_it() {
     let quiet = home.coffre(["seal", "source"]).ok();
     assert!(!quiet.err.contains("rolled back"), "{}", quiet.err);
 }
+
+#[test]
+fn key_list_shows_who_is_revoked_and_a_list_that_was_taken_away_is_told_by_every_command_of_a_host_that_saw_it() {
+    let home = two_hosts(2);
+    let sealer = other_name(&home);
+    home.owner(["key", "revoke", &sealer, "--after", "1"]).ok();
+    let rows = home.owner(["--json", "key", "list"]).ok().json()["sealers"].as_array().unwrap().clone();
+    let revoked: Vec<&serde_json::Value> = rows.iter().filter(|row| !row["revoked"].is_null()).map(|row| &row["name"]).collect();
+    assert_eq!(revoked, [&serde_json::Value::from(sealer.as_str())]);
+    // The other host seals, and so sees the list.
+    other(&home, "seal").ok();
+    home.objects("signers", "0003").iter().chain(&home.objects("signers", "0003.sig")).for_each(|path| fs::remove_file(path).unwrap());
+    let told = |args: &[&str]| home.owner(args).env("COFFRE_STATE_DIR", home.path("other-state")).run();
+    assert!(told(&["snapshots"]).err.contains("rolled-back: this host has seen list number 3 of signers"));
+    assert!(told(&["verify"]).exits(4).text().contains("this host has seen list number 3 of signers"));
+    assert!(other(&home, "seal").ok().err.contains("this host has seen list number 3 of signers"));
+}

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     event::Event,
     format::SnapshotId,
-    ops::seal::Context,
+    ops::{chain::went_back, seal::Context},
     pack::Unwrap,
     store::Key,
     vault::{NewSnapshot, SignerList, Writer, may_seal, read_segment},
@@ -83,7 +83,7 @@ fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
             return Err(Error::conflict(format!("it remembers snapshot {} of {name}, which this vault does not have", id.short())));
         }
     }
-    for finding in &chain.findings {
+    for finding in chain.findings.iter().cloned().chain(went_back(&signers, context.state)?) {
         context.sink.send(Event::Warning(format!("{}: {}", finding.object, finding.text)));
     }
     let identity = sealer.index_identity();
