@@ -1,10 +1,12 @@
 //! The terminal: what was typed, and the one `match` over commands. The home of `clap`.
 
+mod audit;
 mod cat;
 mod catalog;
 mod copy;
 mod enroll;
 mod exit;
+mod head;
 mod init;
 mod key;
 mod keys;
@@ -102,6 +104,10 @@ enum Command {
     Verify(verify::Args),
     /// Bring another copy of the vault up to date; needs no key
     Copy(copy::Args),
+    /// Check all that can be checked without any secret, on the machine that stores the vault
+    Audit(audit::Args),
+    /// Print each sealer's newest snapshot in six words, to be compared by eye
+    Head(head::Args),
     /// Who can read the vault, and who can seal into it
     #[command(subcommand)]
     Key(key::Command),
@@ -238,6 +244,8 @@ impl Run<'_> {
             Command::Cat(args) => cat::run(self, args),
             Command::Verify(args) => verify::run(self, args),
             Command::Copy(args) => copy::run(self, args),
+            Command::Audit(args) => audit::run(self, args),
+            Command::Head(args) => head::run(self, args),
             Command::Key(command) => key::run(self, command),
             Command::Enroll(args) => enroll::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),
