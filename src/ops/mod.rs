@@ -3,6 +3,8 @@
 pub mod cat;
 pub mod catalog;
 pub mod init;
+mod patterns;
+pub mod restore;
 pub mod seal;
 pub mod snapshots;
 pub mod verify;
