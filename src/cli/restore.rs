@@ -173,7 +173,8 @@ mod tests {
 
     #[test]
     fn a_snapshot_comes_with_a_path_or_without() {
-        let read = |text: &str| parse(OsStr::new(text), 1_700_000_000_000_000_000).map(|(_, path)| String::from_utf8(path).unwrap()).unwrap();
+        let read =
+            |text: &str| parse(OsStr::new(text), 1_700_000_000_000_000_000).map(|(_, path)| String::from_utf8(path).unwrap()).unwrap();
         assert_eq!(read("latest"), "");
         assert_eq!(read("latest:/"), "");
         assert_eq!(read("2025-11-08T03:00"), "", "a time has a colon");

@@ -22,13 +22,13 @@ use crate::{
         plan::{Before, Firsts, Job, JobNumber, Link, data_len, runs},
         table::{Handles, Table},
     },
-    sys::{Dir, FileType, Stat, Subject, open_file, stat_of_file},
+    sys::{Dir, FileType, Stat, Subject, open_file, reserve, stat_of_file},
 };
 
 /// Locks over which the making of files is spread.
 const LOCKS: usize = 64;
-/// Files of this length and more get their room before they are written, if their pieces come from several places.
-pub const RESERVE_MIN: u64 = 4 << 20;
+/// Files of this length and more get their room before they are written: several threads write their pieces, in no order.
+const RESERVE_MIN: u64 = 4 << 20;
 
 /// How far a file is.
 pub struct State {
@@ -127,6 +127,11 @@ impl<'a> Files<'a> {
             other => other?,
         };
         if !whole {
+            let len = data_len(&job.entry);
+            if len >= RESERVE_MIN && job.entry.size() == len {
+                // Where the file system cannot, the pieces find their room one by one.
+                let _ = reserve(&file, len)?;
+            }
             let stat = stat_of_file(&file)?;
             let _ = state.identity.set((stat.device, stat.inode));
         }
@@ -227,9 +232,8 @@ impl<'a> Files<'a> {
             (None, Content::File { .. }) => return self.is_first(job, seen, Kept::Same),
             (None, _) => Subject::Named(&dir, &job.entry.name, kind_of(&job.entry)),
         };
-        let differs = self.setter.differs(&job.entry, seen)
-            || job.entry.mtime_ns != seen.mtime_ns
-            || self.setter.xattrs_differ(&subject, &job.entry);
+        let differs =
+            self.setter.differs(&job.entry, seen) || job.entry.mtime_ns != seen.mtime_ns || self.setter.xattrs_differ(&subject, &job.entry);
         if !differs {
             return self.is_first(job, seen, Kept::Same);
         }
@@ -307,7 +311,9 @@ impl Writing {
 fn expected_name(dir: &Dir, name: &[u8]) -> io::Result<()> {
     match dir.names()?.binary_search_by(|found| (**found).cmp(name)) {
         Ok(_) => Ok(()),
-        Err(_) => Err(io::Error::other("the file system of the target takes its name for that of another entry (upper and lower case, perhaps)")),
+        Err(_) => {
+            Err(io::Error::other("the file system of the target takes its name for that of another entry (upper and lower case, perhaps)"))
+        }
     }
 }
 

@@ -131,10 +131,11 @@ impl<'a> Setter<'a> {
             }
         }
         let mode = self.mode(entry, owned);
-        if !is_link && (chowned || now.stat.is_none_or(|(_, _, has)| has != mode)) {
-            if let Err(e) = subject.set_mode(mode) {
-                failed(Part::Mode, e);
-            }
+        if !is_link
+            && (chowned || now.stat.is_none_or(|(_, _, has)| has != mode))
+            && let Err(e) = subject.set_mode(mode)
+        {
+            failed(Part::Mode, e);
         }
         if self.xattrs {
             self.set_xattrs(subject, entry, now.bare, &failed);
@@ -147,11 +148,8 @@ impl<'a> Setter<'a> {
     fn set_xattrs(&self, subject: &Subject, entry: &Entry, bare: bool, failed: &dyn Fn(Part, io::Error)) {
         let there = match bare {
             true => sys::Xattrs::new(),
-            false => match subject.xattrs() {
-                Ok(there) => there,
-                // What cannot be listed holds none of ours, or setting them says why not.
-                Err(_) => sys::Xattrs::new(),
-            },
+            // What cannot be listed holds none of ours, or setting them says why not.
+            false => subject.xattrs().unwrap_or_default(),
         };
         let find = |list: &sys::Xattrs, name: &[u8]| list.iter().find(|(n, _)| **n == *name).map(|(_, value)| value.clone());
         for (name, _) in there.iter().filter(|(name, _)| REMOVED.iter().any(|kind| name.starts_with(kind))) {

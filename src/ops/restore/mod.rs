@@ -6,14 +6,16 @@
 
 mod apply;
 mod files;
+mod in_order;
 mod metadata;
+mod pieces;
 mod plan;
 mod table;
 mod tally;
 mod walk;
 mod wanted;
 
-use std::{collections::HashMap, io, os::unix::ffi::OsStrExt, path::PathBuf, sync::Mutex};
+use std::{collections::HashMap, io, path::PathBuf, sync::Mutex};
 
 use serde::Serialize;
 
@@ -38,8 +40,6 @@ pub use wanted::Wanted;
 
 /// How names of ours begin: of files that are not whole yet, followed by 24 hexadecimal digits.
 const LEFTOVER: &[u8] = b".coffre-restore-";
-/// Stands in the target while it is restored into.
-const MARK: &[u8] = b".coffre-restore-unfinished";
 
 /// What a restore works with.
 pub struct Context<'a> {
@@ -114,7 +114,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Report> {
     let keys = context.reader.keys(context.snapshot);
     let target = open_target(options)?;
     let mut table = Table::new(target.again().map_err(|e| failed("cannot open the target", e))?)?;
-    if let Some(entry) = start.as_ref().filter(|entry| entry.is_dir()) {
+    if let Some(entry) = start.as_ref().filter(|entry| entry.is_dir() && !is_shared(&target)) {
         table.set_entry(0, Some(Box::new(entry.clone())));
     }
     let total = total(context, &start);
@@ -178,12 +178,12 @@ fn open_target(options: &Options) -> Result<Dir> {
     Dir::open(&options.target).map_err(|e| Error::io(format!("cannot open {shown}"), io::Error::from(e)))
 }
 
-fn failed(what: &str, e: io::Error) -> Error {
-    Error::io(what.to_owned(), e)
+/// Whether the target is a place for many things, as `/tmp` is or a disk that is mounted: such a directory stays as it is.
+fn is_shared(target: &Dir) -> bool {
+    let sticky = target.stat().is_ok_and(|stat| stat.mode & 0o1000 != 0);
+    sticky || target.parent().is_ok_and(|above| above.mount_id() != target.mount_id())
 }
 
-#[allow(unused)]
-fn unused(path: &PathBuf) -> &[u8] {
-    let _ = MARK;
-    path.as_os_str().as_bytes()
+fn failed(what: &str, e: io::Error) -> Error {
+    Error::io(what.to_owned(), e)
 }

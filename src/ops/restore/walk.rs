@@ -71,7 +71,16 @@ impl<'a> Walk<'a> {
         let found = target.list().map_err(|e| failed("cannot list the target", e.into()))?;
         let path_len = walk.path.len();
         let entries = entries.into_iter();
-        walk.levels.push(Level { dir: 0, parts, entries, last: Box::default(), there: Some((target, found)), path_len, within: false, used: true });
+        walk.levels.push(Level {
+            dir: 0,
+            parts,
+            entries,
+            last: Box::default(),
+            there: Some((target, found)),
+            path_len,
+            within: false,
+            used: true,
+        });
         Ok(walk)
     }
 
@@ -92,7 +101,10 @@ impl<'a> Walk<'a> {
                 Ok(None) => self.leave(table, &mut plan),
                 Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
                 Err(e) => {
-                    self.tally.lost(&[&self.path, &b"/"[..]].concat(), format!("the directory and what is below it cannot be read: {}", e.chain()));
+                    self.tally.lost(
+                        &[&self.path, &b"/"[..]].concat(),
+                        format!("the directory and what is below it cannot be read: {}", e.chain()),
+                    );
                     // Its own entry is fine; what was read of it before is restored.
                     self.leave(table, &mut plan);
                 }
@@ -248,8 +260,8 @@ impl<'a> Walk<'a> {
         let number = JobNumber::try_from(plan.jobs.len()).expect("a window is small");
         match (&job.entry.content, job.before) {
             (_, Before::Same(_)) if !self.options.by_content => plan.plain.push(number),
-            (Content::File { data: Data::Inline(_), .. }, _) => plan.plain.push(number),
             (Content::File { .. }, Before::Same(_)) => plan.in_order.push(number),
+            (Content::File { data: Data::Inline(_), .. }, _) => plan.plain.push(number),
             // Content of one chunk differs if the file does; of several, most may still be right.
             (Content::File { data: Data::Chunks(list), .. }, Before::File(len)) if list.len() > 1 && len > 0 => plan.in_order.push(number),
             (Content::File { data: Data::Lists(_), .. }, Before::File(len)) if len > 0 => plan.in_order.push(number),
