@@ -2,8 +2,10 @@
 
 mod cat;
 mod catalog;
+mod enroll;
 mod exit;
 mod init;
+mod key;
 mod keys;
 mod mount;
 mod mount_options;
@@ -25,6 +27,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::{
     cli::output::{Progress, Screen, When},
     error::{Error, Result},
+    format::name_from,
     store::{Local, Store},
     sys::{self, Cancel, Clock, SystemClock},
     vault::{StateDir, Vault},
@@ -99,6 +102,11 @@ enum Command {
     Restore(Box<restore::Args>),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
+    /// Who can read the vault, and who can seal into it
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Make this host a sealer of the vault, with the token that an owner made for it
+    Enroll(enroll::Args),
     /// The local catalog of a sealing host
     #[command(subcommand)]
     Catalog(catalog::Command),
@@ -147,6 +155,14 @@ struct Opened {
     vault: Vault,
     path: PathBuf,
     state: StateDir,
+}
+
+impl Opened {
+    /// The name that this host's snapshots bear: its own, or that of its sealer where an owner chose another.
+    fn host(&self) -> Result<String> {
+        let host = sys::host_name();
+        Ok(self.state.sealer()?.map(|keys| keys.name).filter(|name| *name != name_from(&host)).unwrap_or(host))
+    }
 }
 
 /// The directory below which each vault's state directory lies.
@@ -218,6 +234,8 @@ impl Run<'_> {
             Command::Cat(args) => cat::run(self, args),
             Command::Restore(args) => restore::run(self, args),
             Command::Verify(args) => verify::run(self, args),
+            Command::Key(command) => key::run(self, command),
+            Command::Enroll(args) => enroll::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),
             Command::Completions { shell } => {
                 clap_complete::generate(*shell, &mut Cli::command(), "coffre", &mut std::io::stdout());

@@ -2,7 +2,9 @@
 
 pub mod cat;
 pub mod catalog;
+pub mod enroll;
 pub mod init;
+pub mod key;
 mod patterns;
 pub mod restore;
 pub mod seal;
