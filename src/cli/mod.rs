@@ -14,6 +14,7 @@ mod mount;
 mod mount_options;
 mod output;
 mod progress;
+mod restore;
 mod seal;
 mod snapshots;
 mod verify;
@@ -100,6 +101,8 @@ enum Command {
     Unmount(mount::UnmountArgs),
     /// Print a file of a snapshot
     Cat(cat::Args),
+    /// Restore a snapshot, or a part of one, without a mount
+    Restore(Box<restore::Args>),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
     /// Bring another copy of the vault up to date; needs no key
@@ -242,6 +245,7 @@ impl Run<'_> {
             Command::Mount(args) => mount::run(self, args),
             Command::Unmount(args) => mount::unmount(self, args),
             Command::Cat(args) => cat::run(self, args),
+            Command::Restore(args) => restore::run(self, args),
             Command::Verify(args) => verify::run(self, args),
             Command::Copy(args) => copy::run(self, args),
             Command::Audit(args) => audit::run(self, args),

@@ -10,6 +10,8 @@ pub mod head;
 pub mod init;
 pub mod key;
 pub mod revoke;
+mod patterns;
+pub mod restore;
 pub mod seal;
 pub mod snapshots;
 pub mod verify;
