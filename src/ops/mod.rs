@@ -3,15 +3,15 @@
 pub mod audit;
 pub mod cat;
 pub mod catalog;
-pub mod copy;
 mod chain;
+pub mod copy;
 pub mod enroll;
 pub mod head;
 pub mod init;
 pub mod key;
-pub mod revoke;
 mod patterns;
 pub mod restore;
+pub mod revoke;
 pub mod seal;
 pub mod snapshots;
 pub mod verify;
