@@ -132,13 +132,12 @@ impl<'a> Writer<'a> {
         segment_line: Option<&(Digest, Key)>,
     ) -> Result<(SnapshotKey, SnapshotId, Manifest, Vec<u8>)> {
         let store = &*self.vault.store;
-        let signers = SignerList::load(store, None)?;
-        let head = self.vault.head(&signers, &self.sealer.name)?;
-        let earlier = match &head {
+        let before = self.vault.tips(&SignerList::only(self.sealer), &self.sealer.name)?;
+        let previous = before.first().map(|c| (c.key.clone(), c.id));
+        let earlier = match before.first() {
             Some(head) => Some(head.receipt.clone()),
-            None => self.receipt_of_another(&signers)?,
+            None => self.receipt_of_another()?,
         };
-        let previous = head.map(|c| (c.key, c.id));
         let key = SnapshotKey { sealer: self.sealer.name.clone(), seq: self.vault.last_seq(&self.sealer.name)? + 1 };
         let manifest = Manifest {
             vault: self.vault.config.id,
@@ -170,8 +169,8 @@ impl<'a> Writer<'a> {
             let named = earlier.iter().flat_map(|receipt| &receipt.lines).find(|line| line.path == key.as_str());
             receipt.push(named.map_or(*digest, |line| line.digest), key.as_str());
         }
-        if let Some((place, id)) = &previous {
-            receipt.push(Digest::from_bytes(*id.as_bytes()), place.receipt());
+        for committed in &before {
+            receipt.push(Digest::from_bytes(*committed.id.as_bytes()), committed.key.receipt());
         }
         receipt.push(digest(&sealed), key.manifest());
         if let Some((digest, key)) = segment_line {
@@ -188,9 +187,10 @@ impl<'a> Writer<'a> {
     }
 
     /// The newest receipt of another sealer, for who has none yet.
-    fn receipt_of_another(&self, signers: &SignerList) -> Result<Option<Receipt>> {
+    fn receipt_of_another(&self) -> Result<Option<Receipt>> {
+        let signers = SignerList::load(&*self.vault.store, None)?;
         for signer in signers.signers.0.iter().filter(|signer| !signer.owner && signer.name != self.sealer.name) {
-            if let Some(head) = self.vault.head(signers, &signer.name)? {
+            if let Some(head) = self.vault.head(&signers, &signer.name)? {
                 return Ok(Some(head.receipt));
             }
         }

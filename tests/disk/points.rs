@@ -153,6 +153,7 @@ impl Recording {
                 sink: &Silent,
                 cancel: &cancel,
                 workers: 1,
+                expect: &[],
             },
             Depth::Chunks,
         );

@@ -163,7 +163,16 @@ impl Machine {
     /// Verifies `vault` with what this host remembers of it.
     pub fn verify(&self, vault: &Vault, reader: Option<&Reader>, depth: verify::Depth) -> Result<verify::Report> {
         let cancel = Cancel::default();
-        let context = verify::Context { vault, reader, state: &self.state, clock: &self.clock, sink: &Silent, cancel: &cancel, workers: 1 };
+        let context = verify::Context {
+            vault,
+            reader,
+            state: &self.state,
+            clock: &self.clock,
+            sink: &Silent,
+            cancel: &cancel,
+            workers: 1,
+            expect: &[],
+        };
         verify::run(&context, depth)
     }
 
