@@ -1,7 +1,7 @@
 //! What must hold after every step.
 #![allow(clippy::unwrap_used)] // a test may stop at the first surprise
 
-use std::{collections::BTreeSet, os::unix::ffi::OsStrExt};
+use std::{collections::BTreeSet, os::unix::ffi::OsStrExt, panic::resume_unwind, thread};
 
 use coffre::{
     error::ErrorKind,
@@ -17,8 +17,17 @@ use super::{
 };
 use crate::common::library::read_entry;
 
+/// Runs `f` as a process of its own would: in a thread that remembers nothing.
+fn afresh(f: impl FnOnce() + Send) {
+    thread::scope(|scope| scope.spawn(f).join()).unwrap_or_else(|panic| resume_unwind(panic));
+}
+
 /// Everything: every snapshot is read, everything verified, and the two agree on what is lost.
 pub fn thoroughly(world: &World, dice: &mut Dice) {
+    afresh(|| all(world, dice));
+}
+
+fn all(world: &World, dice: &mut Dice) {
     let reader = world.reader();
     let (snapshots, _) = world.vault().snapshots(&world.owner).unwrap();
     let machine = &world.machines[dice.below(world.machines.len())];
@@ -44,11 +53,11 @@ pub fn thoroughly(world: &World, dice: &mut Dice) {
 
 /// The newest snapshots of a process that just started, and one through the reader that stays.
 pub fn quickly(world: &World, dice: &mut Dice) {
-    let reader = world.reader();
     let (snapshots, _) = world.vault().snapshots(&world.owner).unwrap();
-    for snapshot in snapshots.iter().rev().take(2) {
-        check_read(world, &reader, snapshot);
-    }
+    afresh(|| {
+        let reader = world.reader();
+        snapshots.iter().rev().take(2).for_each(|snapshot| check_read(world, &reader, snapshot));
+    });
     if let Some(snapshot) = dice.pick(&snapshots) {
         check_read(world, &world.mount, snapshot);
     }

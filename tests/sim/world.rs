@@ -105,7 +105,18 @@ impl World {
     ///
     /// Keys are not deleted: they come and go.
     pub fn injure(&mut self, dice: &mut Dice) -> String {
-        let wanted = |key: &Key| ["snaps/", "packs/", "index/", "keys/"].iter().any(|folder| key.as_str().starts_with(folder));
+        // What a key was, receipts alone say: not both at a time.
+        let hurt = |part: &str| self.hurt.keys().any(|key| key.as_str().contains(part));
+        let spared = if hurt("keys/") {
+            ".b3"
+        } else if hurt(".b3") {
+            "keys/"
+        } else {
+            "//"
+        };
+        let wanted = |key: &Key| {
+            !key.as_str().contains(spared) && ["snaps/", "packs/", "index/", "keys/"].iter().any(|folder| key.as_str().starts_with(folder))
+        };
         let whole: Vec<(Key, Vec<u8>)> =
             objects(&self.disk).into_iter().filter(|(key, _)| wanted(key) && !self.hurt.contains_key(key)).collect();
         let folders: Vec<&str> = ["packs/", "packs/", "snaps/", "index/", "keys/"].to_vec();
