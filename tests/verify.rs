@@ -18,7 +18,7 @@ use coffre::{
     error::ErrorKind,
     event::Event,
     format::PackKind,
-    ops::verify::Depth,
+    ops::verify::{self, Depth, Extent, Sample},
     store::{Fault, Faulty, Key, Memory, list_all},
     vault::StateDir,
 };
@@ -259,4 +259,42 @@ fn a_second_sealer_has_its_own_domain_and_chain_and_both_are_verified() {
     assert!(!kinds.contains(&PackKind::Data), "an unchanged tree stores no data: {kinds:?}");
     assert!(keys(&*one.vault.store, "index/").len() >= 2);
     fs::remove_file(dir.join("a")).unwrap();
+}
+
+#[test]
+fn samples_go_round_the_vault_and_what_was_read_lately_is_not_due() {
+    const DAY_NS: i64 = 86_400_000_000_000;
+    let (_guard, root) = temp();
+    let host = Host::memory();
+    for n in 0..4 {
+        write_files(&root, &[("a", &noise(200_000, n))]);
+        host.seal(&[&root]).unwrap();
+    }
+    let packs = keys(&*host.vault.store, "packs/").len();
+    let read = |sample, days: u64| {
+        let context = verify::Context {
+            vault: &host.vault,
+            reader: None,
+            state: &host.state,
+            expect: &[],
+            clock: &host.clock,
+            sink: &host.told,
+            cancel: &host.cancel,
+            workers: 1,
+        };
+        let within = (days > 0).then(|| std::time::Duration::from_secs(days * 86_400));
+        let report = verify::run_some(&context, Depth::Packs, Extent { sample, within }, Vec::new()).unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(report.packs, packs as u64);
+        report.packs_read
+    };
+    let smallest = Some(Sample::Bytes(1));
+    let rounds: Vec<u64> = (0..packs + 2).map(|_| read(smallest, 30)).collect();
+    assert_eq!(rounds, [vec![1; packs], vec![0, 0]].concat(), "each once, then nothing is due");
+    assert_eq!(read(smallest, 0), 1, "without a limit of time the oldest is read again");
+    host.clock.ahead_ns.store(31 * DAY_NS, Ordering::SeqCst);
+    assert_eq!(read(None, 30), packs as u64, "after a month all are due");
+    assert_eq!((read(None, 30), read(None, 0)), (0, packs as u64));
+    assert!(read(Some(Sample::Percent(50.0)), 0) < packs as u64);
+    assert_eq!(read(Some(Sample::Time(std::time::Duration::ZERO)), 0), 0);
 }

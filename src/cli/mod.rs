@@ -1,15 +1,21 @@
 //! The terminal: what was typed, and the one `match` over commands. The home of `clap`.
 
+mod audit;
 mod cat;
 mod catalog;
+mod copy;
+mod enroll;
 mod exit;
+mod head;
 mod init;
+mod key;
 mod keys;
 mod mount;
 mod mount_options;
 mod output;
 mod progress;
 mod repair;
+mod restore;
 mod seal;
 mod snapshots;
 mod verify;
@@ -25,6 +31,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::{
     cli::output::{Progress, Screen, When},
     error::{Error, Result},
+    format::name_from,
     store::{Local, Store},
     sys::{self, Cancel, Clock, SystemClock},
     vault::{StateDir, Vault},
@@ -95,8 +102,21 @@ enum Command {
     Unmount(mount::UnmountArgs),
     /// Print a file of a snapshot
     Cat(cat::Args),
+    /// Restore a snapshot, or a part of one, without a mount
+    Restore(Box<restore::Args>),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
+    /// Bring another copy of the vault up to date; needs no key
+    Copy(copy::Args),
+    /// Check all that can be checked without any secret, on the machine that stores the vault
+    Audit(audit::Args),
+    /// Print each sealer's newest snapshot in six words, to be compared by eye
+    Head(head::Args),
+    /// Who can read the vault, and who can seal into it
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Make this host a sealer of the vault, with the token that an owner made for it
+    Enroll(enroll::Args),
     /// The local catalog of a sealing host
     #[command(subcommand)]
     Catalog(catalog::Command),
@@ -118,7 +138,11 @@ impl Globals {
     /// Where the vault is, for `init`, or for opening it.
     fn store(&self) -> Result<(Arc<dyn Store>, PathBuf)> {
         let place = self.vault.as_deref().filter(|v| !v.is_empty());
-        let place = place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?;
+        self.store_at(place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?)
+    }
+
+    /// The store at `place`.
+    fn store_at(&self, place: &str) -> Result<(Arc<dyn Store>, PathBuf)> {
         if let Some((scheme, _)) = place.split_once("://") {
             return Err(Error::unsupported(format!("this coffre reads vaults in directories only, not at {scheme}://")));
         }
@@ -145,6 +169,14 @@ struct Opened {
     vault: Vault,
     path: PathBuf,
     state: StateDir,
+}
+
+impl Opened {
+    /// The name that this host's snapshots bear: its own, or that of its sealer where an owner chose another.
+    fn host(&self) -> Result<String> {
+        let host = sys::host_name();
+        Ok(self.state.sealer()?.map(|keys| keys.name).filter(|name| *name != name_from(&host)).unwrap_or(host))
+    }
 }
 
 /// The directory below which each vault's state directory lies.
@@ -214,7 +246,13 @@ impl Run<'_> {
             Command::Mount(args) => mount::run(self, args),
             Command::Unmount(args) => mount::unmount(self, args),
             Command::Cat(args) => cat::run(self, args),
+            Command::Restore(args) => restore::run(self, args),
             Command::Verify(args) => verify::run(self, args),
+            Command::Copy(args) => copy::run(self, args),
+            Command::Audit(args) => audit::run(self, args),
+            Command::Head(args) => head::run(self, args),
+            Command::Key(command) => key::run(self, command),
+            Command::Enroll(args) => enroll::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),
             Command::Completions { shell } => {
                 clap_complete::generate(*shell, &mut Cli::command(), "coffre", &mut std::io::stdout());

@@ -12,7 +12,7 @@ use crate::{
 
 /// Options of a repair.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct RepairArgs {
     /// Put damaged and missing objects right, from their parity and second copies; needs no key. What is replaced is kept in damaged/ in the vault
     #[arg(long)]
     repair: bool,
@@ -21,9 +21,9 @@ pub struct Args {
     from: Vec<PathBuf>,
 }
 
-impl Args {
-    /// Repairs, if that was asked for. Every object is read.
-    pub fn run(&self, run: &Run) -> Result<Option<Report>> {
+impl RepairArgs {
+    /// Repairs, if that was asked for; `owner` is the owner's public key if it was given. Every object is read.
+    pub fn run(&self, run: &Run, owner: Option<&str>) -> Result<Option<Report>> {
         if !self.repair {
             return Ok(None);
         }
@@ -37,8 +37,9 @@ impl Args {
             from.push(Arc::new(Local::new(other)));
         }
         // Where VAULT is damaged, this host cannot tell which vault it is, and so not whose.
-        let owner = match (Vault::open(store.clone()), state_base()) {
-            (Ok(vault), Ok(base)) => StateDir::new(&base, vault.config.id).pinned_owner()?,
+        let owner = match (owner, Vault::open(store.clone()), state_base()) {
+            (Some(owner), _, _) => Some(owner.to_owned()),
+            (None, Ok(vault), Ok(base)) => StateDir::new(&base, vault.config.id).pinned_owner()?,
             _ => None,
         };
         let context = Context { store, from: &from, owner, sink: &**run.screen, cancel: &run.cancel };

@@ -2,7 +2,7 @@
 //!
 //! Our own code, because cut points are format: a change of one of them silently ends deduplication.
 //! Method: Xia et al., "FastCDC" (USENIX ATC 2016), sections 3.2 to 3.4, with a 64-bit hash and the table
-//! derived from the domain key. 4.0 GB/s on one core (docs/FORMAT.md section 8).
+//! derived from the domain key. 4.0 GB/s on one core (docs/FORMAT.md section 9).
 
 /// Shortest chunk that a cut makes, in bytes; files up to this are one chunk.
 pub const CHUNK_LEN_MIN: usize = 32 << 10;

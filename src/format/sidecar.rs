@@ -54,7 +54,7 @@ impl Shape {
     }
 
     /// Bytes of the whole sidecar.
-    pub fn len(&self) -> usize {
+    pub fn sidecar_len(&self) -> usize {
         2 * self.head_len() + self.recovery_len()
     }
 
@@ -104,7 +104,7 @@ pub struct Sidecar<'a> {
 /// `marks` are those of all shards, data first; `recovery` holds the recovery shards.
 pub fn encode_sidecar(shape: &Shape, marks: &[Mark], recovery: &[u8]) -> Vec<u8> {
     assert!(shape.is_sound() && marks.len() * MARK_LEN == shape.table_len() && recovery.len() == shape.recovery_len());
-    let mut out = Vec::with_capacity(shape.len());
+    let mut out = Vec::with_capacity(shape.sidecar_len());
     out.extend_from_slice(&shape.encode());
     marks.iter().for_each(|mark| out.extend_from_slice(&mark.0));
     let check = check_of(&out);
@@ -129,21 +129,28 @@ impl<'a> Sidecar<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self> {
         let first = bytes.get(..FIXED_LEN).and_then(Shape::decode);
         let last = bytes.len().checked_sub(FIXED_LEN).and_then(|at| Shape::decode(&bytes[at..]));
-        let fits = |shape: &Shape| shape.len() == bytes.len();
-        let shape = first.filter(fits).or(last.filter(fits)).or(first);
-        let shape = shape.ok_or_else(|| Error::corrupt("the sidecar cannot be understood"))?;
+        let fits = |shape: &Shape| shape.sidecar_len() == bytes.len();
+        let candidates: Vec<Shape> = [first.filter(fits), last.filter(fits), first].into_iter().flatten().collect();
+        let read = candidates.iter().filter_map(|shape| Self::by(bytes, *shape));
+        // One that a check vouches for, before one that only makes sense.
+        let best = read.reduce(|best, next| if next.1 && !best.1 { next } else { best });
+        best.map(|(sidecar, _)| sidecar).ok_or_else(|| Error::corrupt("the sidecar cannot be understood, or ends within its table"))
+    }
+
+    /// What is left, if the shape is this, and whether a check says so.
+    fn by(bytes: &'a [u8], shape: Shape) -> Option<(Self, bool)> {
         let (head, table) = (shape.head_len(), shape.table_len());
         if bytes.len() < head {
             // Also a bound: an object is never longer than a thousand times what its sidecar has.
-            return Err(Error::corrupt("the sidecar ends within its table"));
+            return None;
         }
         // The front: as far as there is any. The back: only where it must be.
         let front = bytes.get(FIXED_LEN..FIXED_LEN + table);
-        let back = Some(bytes.len()).filter(|len| *len == shape.len()).map(|len| &bytes[len - FIXED_LEN - table..len - FIXED_LEN]);
+        let back = Some(bytes.len()).filter(|len| *len == shape.sidecar_len()).map(|len| &bytes[len - FIXED_LEN - table..len - FIXED_LEN]);
         let fixed = shape.encode();
         let holds = |table: &[u8], check: Option<&[u8]>| check == Some(&check_of(&[&fixed[..], table].concat()));
         let front_holds = front.is_some_and(|table| holds(table, bytes.get(head - MARK_LEN..head)));
-        let back_at = shape.len() - head;
+        let back_at = shape.sidecar_len() - head;
         let back_holds = back.is_some_and(|table| holds(table, bytes.get(back_at..back_at + MARK_LEN)));
         let recovery = &bytes[head.min(bytes.len())..back_at.min(bytes.len())];
         let tables = match (front_holds, back_holds) {
@@ -155,7 +162,7 @@ impl<'a> Sidecar<'a> {
         let mut sidecar = Self { shape, is_whole: false, tables, recovery };
         let ends = front_holds && back_holds && bytes[..FIXED_LEN] == fixed && bytes[bytes.len() - FIXED_LEN..] == fixed;
         sidecar.is_whole = ends && (0..shape.recovery).all(|n| sidecar.recovery(n).is_some());
-        Ok(sidecar)
+        Some((sidecar, front_holds || back_holds))
     }
 
     /// Whether `shard` is what shard number `n` of all shards was, data first.
@@ -187,7 +194,7 @@ mod tests {
     #[test]
     fn every_flipped_byte_is_seen_and_costs_at_most_the_shard_it_is_in() {
         let (shape, whole) = sample();
-        assert_eq!((shape.data(), shape.len()), (3, whole.len()));
+        assert_eq!((shape.data(), shape.sidecar_len()), (3, whole.len()));
         assert!(Sidecar::decode(&whole).unwrap().is_whole);
         let mut bytes = whole.clone();
         let head = shape.head_len();

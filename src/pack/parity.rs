@@ -113,7 +113,7 @@ impl ParityEncoder {
         if data == 0 || shape.recovery > shape.code {
             return None;
         }
-        if self.marks.len() % self.code != 0 {
+        if !self.marks.len().is_multiple_of(self.code) {
             self.end_group(self.marks.len() % self.code);
         }
         let mut recovery = vec![0; shape.recovery as usize * SHARD_LEN];

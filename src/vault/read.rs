@@ -79,6 +79,13 @@ impl Reader {
         self.frame_of(at, lens.into_iter())
     }
 
+    /// Fills `raw` with the bytes of a frame, past the cache, and returns the lengths of its chunks. For who reads many, each once.
+    pub fn frame_into(&self, at: &Located, raw: &mut Vec<u8>) -> Result<Vec<u32>> {
+        self.frames_decoded.fetch_add(1, Ordering::Relaxed);
+        self.packs.frame_into(&*self.vault.store, &at.pack, &at.frame, raw)?;
+        Ok(self.with_index(|index| index.lens(at)))
+    }
+
     /// Frames decoded so far.
     pub fn frames_decoded(&self) -> u64 {
         self.frames_decoded.load(Ordering::Relaxed)
@@ -137,12 +144,15 @@ impl Reader {
     pub fn with_chunk<T>(&self, id: &ChunkId, key: &Key32, f: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let mut f = Some(f);
         let mut attempt = || self.try_chunk(id, key, &mut f);
+        let is_lost = |e: &Error| matches!(e.kind(), ErrorKind::Missing | ErrorKind::Corrupt);
         match attempt() {
-            Err(e) if e.kind() == ErrorKind::Missing => {
-                // Sealed since the index was read, moved by a prune, or its segment is lost: look again, then look closer.
+            Err(e) if is_lost(&e) => {
+                // Sealed since the index was read, moved by a prune, mended since it was read, or in a second place of which the
+                // segment is lost: look again, with nothing kept, then look closer.
+                self.forget(id);
                 self.refresh()?;
                 match attempt() {
-                    Err(e) if e.kind() == ErrorKind::Missing && !self.trailers_read.swap(true, Ordering::SeqCst) => {
+                    Err(e) if is_lost(&e) && !self.trailers_read.swap(true, Ordering::SeqCst) => {
                         self.index
                             .write()
                             .expect("nobody panics while holding the index")
@@ -153,6 +163,14 @@ impl Reader {
                 }
             }
             other => other,
+        }
+    }
+
+    /// Forgets what is kept of all places where a chunk may be.
+    fn forget(&self, id: &ChunkId) {
+        for at in self.with_index(|index| index.locate(id)) {
+            self.packs.forget(&at.pack);
+            self.frames.remove(&FrameKey { pack: at.pack_number, frame: at.frame_number });
         }
     }
 
@@ -171,10 +189,7 @@ impl Reader {
                     }
                     failure = Some(Error::corrupt(format!("chunk {} in pack {} is not what its name says", id.short(), at.pack.short())));
                 }
-                Err(e) => {
-                    self.packs.forget(&at.pack);
-                    failure = Some(e);
-                }
+                Err(e) => failure = Some(e),
             }
         }
         Err(failure.unwrap_or_else(|| Error::missing(format!("chunk {} is in no pack of the vault", id.short()))))
@@ -187,7 +202,7 @@ impl Reader {
     }
 
     /// Tells the store that `len` stored bytes from a frame on will be read.
-    pub(super) fn expect(&self, at: &Located, len: u64) {
+    pub fn expect(&self, at: &Located, len: u64) {
         self.packs.expect(&*self.vault.store, &at.pack, &at.frame, len);
     }
 

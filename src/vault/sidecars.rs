@@ -73,12 +73,13 @@ fn read_what_is_left(store: &dyn Store, key: &Key, len: u64) -> Result<(Vec<u8>,
     for at in (0..len).step_by(STEP) {
         let end = (at + STEP).min(there);
         let whole = at < end && store.get(key, at as u64, &mut object[at..end]).is_ok();
-        for shard in at / SHARD_LEN..(at + STEP).min(len).div_ceil(SHARD_LEN) {
+        let shards = at / SHARD_LEN..(at + STEP).min(len).div_ceil(SHARD_LEN);
+        for (shard, lost) in shards.clone().zip(&mut lost[shards]) {
             let from = shard * SHARD_LEN;
             let to = (from + SHARD_LEN).min(there);
             // A disk that cannot read one place may read the next.
             let read = from < to && (whole || store.get(key, from as u64, &mut object[from..to]).is_ok());
-            lost[shard] = !read;
+            *lost = !read;
         }
     }
     Ok((object, lost))

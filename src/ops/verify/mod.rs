@@ -3,10 +3,16 @@
 //! `snapshots`: signatures, chains, every named object there. `packs`: every object read and held against its name; no
 //! owner's key needed. `chunks`: everything decrypted, decompressed, every id and every tree checked.
 
+mod chain;
 mod chunks;
+mod extent;
 mod objects;
 
 pub(in crate::ops) use objects::listed;
+
+pub use extent::{Extent, Sample};
+
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
@@ -14,8 +20,9 @@ use crate::{
     error::Result,
     event::{Event, HowFar, Sink},
     ops::repair::Repaired,
+    store::Key,
     sys::{Cancel, Clock},
-    vault::{Finding, Reader, StateDir, Vault},
+    vault::{Expected, Finding, Reader, StateDir, Vault, settle},
 };
 
 /// How much to look at.
@@ -50,18 +57,26 @@ pub struct Report {
     pub snapshots: u64,
     /// Objects looked at.
     pub objects: u64,
+    /// Packs that are there, and those of them that were read and are whole, where packs were read.
+    pub packs: u64,
+    /// See `packs`.
+    pub packs_read: u64,
     /// Bytes read.
     pub bytes: u64,
     /// Chunks checked.
     pub chunks: u64,
     /// Objects that no receipt names: left by seals that never finished, taken over by the next one.
     pub unreferenced: u64,
-    /// Snapshots that do not go on from the one before them in their chain, though nothing is missing: two machines seal under one name.
-    pub forks: Vec<String>,
+    /// Snapshots that do not follow from one another, though nothing is missing: two machines seal under one name.
+    pub forks: Vec<Finding>,
+    /// Snapshots that this host remembered when it last sealed and that were gone by then; until `coffre head --accept`.
+    pub lost: Vec<Finding>,
+    /// What is worth a word, and nothing wrong by itself.
+    pub notices: Vec<Finding>,
     /// Objects that were damaged and are whole again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub repaired: Vec<Repaired>,
-    /// Damage, by object.
+    /// Damage and tampering, by object.
     pub damage: Vec<Finding>,
     /// Files that the damage reaches; only known where an owner's key was given.
     pub damaged_files: Vec<DamagedFile>,
@@ -74,12 +89,13 @@ pub struct Report {
 impl Report {
     /// How many objects are damaged or missing.
     pub fn damaged_objects(&self) -> usize {
-        self.damage.iter().map(|f| &f.object).collect::<std::collections::BTreeSet<_>>().len()
+        self.damage.iter().filter(|f| f.kind.is_damage()).map(|f| &f.object).collect::<std::collections::BTreeSet<_>>().len()
     }
 
-    /// Whether nothing is wrong.
+    /// Whether nothing is wrong. A fork whose branches all count is a thing to look into, and no fault of the vault: two users of
+    /// one machine make one, too.
     pub fn is_clean(&self) -> bool {
-        self.damage.is_empty() && self.damaged_files.is_empty()
+        self.damage.is_empty() && self.damaged_files.is_empty() && self.lost.is_empty()
     }
 }
 
@@ -91,6 +107,8 @@ pub struct Context<'a> {
     pub reader: Option<&'a Reader>,
     /// This host's memory of the vault, to notice a rollback.
     pub state: &'a StateDir,
+    /// Snapshots that must be there: heads that somebody wrote down elsewhere.
+    pub expect: &'a [Expected],
     /// Time.
     pub clock: &'a dyn Clock,
     /// Where events go.
@@ -120,32 +138,54 @@ pub fn run(context: &Context, depth: Depth) -> Result<Report> {
 
 /// The same, where some damage is known already: it is reported, and followed to the files.
 pub fn run_knowing(context: &Context, depth: Depth, known: Vec<Finding>) -> Result<Report> {
+    run_some(context, depth, Extent::default(), known)
+}
+
+/// The same for a part of the packs. What is read and whole is noted in this host's proof ledger.
+pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Finding>) -> Result<Report> {
     let began = context.clock.monotonic();
     let mut report = Report {
         depth,
         snapshots: 0,
         objects: 0,
+        packs: 0,
+        packs_read: 0,
         bytes: 0,
         chunks: 0,
         unreferenced: 0,
         forks: Vec::new(),
+        lost: Vec::new(),
+        notices: Vec::new(),
         repaired: Vec::new(),
         damage: known,
         damaged_files: Vec::new(),
         damaged_files_more: 0,
         seconds: 0.0,
     };
-    let chain = objects::chain(context, &mut report)?;
+    let (chain, signers) = chain::walk(context, &mut report)?;
     let listed = objects::listed(&chain);
     objects::present(context, &listed, &mut report)?;
+    let mut read = None;
     if depth >= Depth::Packs {
-        objects::reread(context, &listed, &mut report)?;
+        let sizes = objects::sizes(context, &listed)?;
+        let chosen = extent::choose(context, extent, depth, &sizes)?;
+        let whole = objects::reread(context, &listed, &sizes, &chosen, &mut report)?;
+        report.packs = sizes.keys().filter(|key| key.as_str().starts_with("packs/")).count() as u64;
+        report.packs_read = whole.len() as u64;
+        read = Some((chosen, whole));
     }
     if let Some(reader) = context.reader {
-        chunks::run(context, reader, &chain, &listed, depth, &mut report)?;
+        let decoded = read.as_ref().filter(|_| extent != Extent::default()).map(|(_, whole)| whole.iter().copied().collect());
+        chunks::run(context, reader, &chain, &listed, (depth, decoded.as_ref()), &mut report)?;
     }
-    report.damage.sort();
-    report.damage.dedup();
+    if let Some((mut chosen, whole)) = read {
+        let hurt: BTreeSet<&str> = report.damage.iter().map(|f| f.object.as_str()).collect();
+        chosen.note(context, depth, whole.into_iter().filter(|pack| !hurt.contains(Key::pack(pack).as_str())));
+    }
+    settle(&mut report.damage);
+    if report.is_clean() && report.forks.is_empty() {
+        chain::remember(context, &chain, signers);
+    }
     report.seconds = (context.clock.monotonic() - began).as_secs_f64();
     Ok(report)
 }

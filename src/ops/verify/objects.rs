@@ -1,4 +1,4 @@
-//! Objects: the chain of receipts, what it names, and whether that is there and is what it was. Needs no secret.
+//! Objects: what receipts name, and whether that is there and is what it was. Needs no secret.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -7,59 +7,14 @@ use std::{
 
 use crate::{
     error::{ErrorKind, Result},
-    format::{Digest, Digester, SnapshotId, SnapshotKey},
-    ops::verify::{Context, Report, in_parallel},
+    format::{Digest, Digester, SnapshotKey},
+    ops::verify::{Context, Report, extent::Chosen, in_parallel},
     store::{self, Key},
-    vault::{Chain, Finding, SignerList},
+    vault::{Chain, Finding, Trouble},
 };
 
 /// Bytes read at once.
 const STEP: usize = 1 << 20;
-
-/// Reads all receipts; checks signatures, chains, and the heads that this host remembers.
-pub fn chain(context: &Context, report: &mut Report) -> Result<Chain> {
-    let vault = context.vault;
-    let pinned = match context.reader {
-        Some(reader) => Some(reader.owner.sign.public()),
-        None => context.state.pinned_owner()?,
-    };
-    let signers = match SignerList::load(&*vault.store, pinned.as_deref()) {
-        Ok(signers) => signers,
-        Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing) => {
-            report.damage.push(Finding::new("signers/allowed_signers", e.chain()));
-            return Ok(Chain::default());
-        }
-        Err(e) => return Err(e),
-    };
-    let chain = vault.chain(&signers, |_| 0)?;
-    report.snapshots = chain.committed.len() as u64;
-    report.damage.extend(chain.findings.iter().cloned());
-
-    let ids: BTreeMap<&SnapshotKey, SnapshotId> = chain.committed.iter().map(|c| (&c.key, c.id)).collect();
-    let mut before: BTreeMap<&str, SnapshotId> = BTreeMap::new();
-    for committed in &chain.committed {
-        let last = before.insert(&committed.key.sealer, committed.id);
-        match committed.receipt.previous() {
-            Some((key, id)) if ids.get(&key) != Some(&id) => {
-                let text = format!("is gone or was changed: snapshot {} comes after it", committed.key);
-                report.damage.push(Finding::new(key.receipt(), text));
-            }
-            // Both are signed by the sealer, so both count: two machines seal under one name, or one was restored from a copy.
-            named if named.as_ref().map(|(_, id)| *id) != last => report.forks.push(committed.key.to_string()),
-            _ => (),
-        }
-    }
-    for (sealer, (seq, id)) in context.state.heads()? {
-        let key = SnapshotKey { sealer, seq };
-        if !chain.committed.iter().any(|c| c.key == key && c.id == id) {
-            report.damage.push(Finding::new(
-                key.receipt(),
-                "this host remembers this snapshot, and it is gone or was changed: the vault was rolled back, or is an older copy",
-            ));
-        }
-    }
-    Ok(chain)
-}
 
 /// Every object that counts, with the hash that a signed receipt gives it.
 pub fn listed(chain: &Chain) -> BTreeMap<Key, Digest> {
@@ -94,7 +49,7 @@ pub fn present(context: &Context, listed: &BTreeMap<Key, Digest>, report: &mut R
             false => context.vault.store.stat(key)?.is_none(),
         };
         if missing {
-            report.damage.push(Finding::new(key.as_str(), "is gone"));
+            report.damage.push(Finding::of(Trouble::Deleted, key.as_str(), "is gone"));
         }
     }
     report.objects = listed.len() as u64;
@@ -105,23 +60,45 @@ pub fn present(context: &Context, listed: &BTreeMap<Key, Digest>, report: &mut R
     Ok(())
 }
 
-/// Reads every object and holds it against its hash.
-pub fn reread(context: &Context, listed: &BTreeMap<Key, Digest>, report: &mut Report) -> Result<()> {
-    let objects: Vec<(&Key, &Digest)> = listed.iter().collect();
-    let mut sizes: BTreeMap<&Key, u64> = BTreeMap::new();
-    for (key, _) in &objects {
+/// The lengths of all objects that are there.
+pub fn sizes(context: &Context, listed: &BTreeMap<Key, Digest>) -> Result<BTreeMap<Key, u64>> {
+    let mut sizes = BTreeMap::new();
+    for key in listed.keys() {
         if let Some(len) = context.vault.store.stat(key)? {
-            sizes.insert(key, len);
+            sizes.insert(key.clone(), len);
         }
     }
-    let total = sizes.values().sum();
+    Ok(sizes)
+}
+
+/// Reads the packs that were chosen, and every other object, and holds each against its hash. Returns the packs that were whole.
+pub fn reread(
+    context: &Context,
+    listed: &BTreeMap<Key, Digest>,
+    sizes: &BTreeMap<Key, u64>,
+    chosen: &Chosen,
+    report: &mut Report,
+) -> Result<Vec<Digest>> {
+    let small = listed.keys().filter(|key| !key.as_str().starts_with("packs/"));
+    let objects: Vec<(&Key, &Digest)> = small.chain(&chosen.packs).filter_map(|key| listed.get_key_value(key)).collect();
+    let total = objects.iter().filter_map(|(key, _)| sizes.get(*key)).sum();
+    let whole: Mutex<Vec<Digest>> = Mutex::default();
     let began = context.clock.monotonic();
     let found: Mutex<(u64, u64, Vec<Finding>)> = Mutex::default();
     in_parallel(context, &objects, |(key, digest)| {
         let Some(len) = sizes.get(*key) else { return Ok(()) };
+        let is_pack = key.as_str().starts_with("packs/");
+        if is_pack && chosen.until.is_some_and(|until| context.clock.monotonic() >= until) {
+            return Ok(());
+        }
         let finding = match hash(context, key, *len) {
-            Ok(now) if now == **digest => None,
-            Ok(_) => Some(Finding::new(key.as_str(), "its content is not what it was")),
+            Ok(now) if now == **digest => {
+                if is_pack {
+                    whole.lock().expect("nobody panics while holding the list").push(**digest);
+                }
+                None
+            }
+            Ok(_) => Some(Finding::of(Trouble::Altered, key.as_str(), "its content is not what it was")),
             Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
             Err(e) => Some(Finding::new(key.as_str(), e.chain())),
         };
@@ -135,7 +112,7 @@ pub fn reread(context: &Context, listed: &BTreeMap<Key, Digest>, report: &mut Re
     let (bytes, _, findings) = found.into_inner().expect("nobody panicked while holding the findings");
     report.bytes += bytes;
     report.damage.extend(findings);
-    Ok(())
+    Ok(whole.into_inner().expect("nobody panicked while holding the list"))
 }
 
 fn hash(context: &Context, key: &Key, len: u64) -> Result<Digest> {
