@@ -37,6 +37,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustix", &["sys/"]),
     ("serde_json", &["cli/"]),
     ("signal_hook", &["sys/"]),
+    ("similar", &["ops/diff/text.rs"]),
     ("sled", &["catalog/"]),
     ("ssh_key", &["vault/sign.rs"]),
     ("tempfile", &["sys/"]),

@@ -2,15 +2,22 @@
 
 mod cat;
 mod catalog;
+mod diff;
 mod exit;
+mod find;
+mod history;
 mod init;
 mod keys;
+mod look;
+mod ls;
 mod mount;
 mod mount_options;
 mod output;
 mod progress;
 mod seal;
 mod snapshots;
+mod stats;
+mod stream;
 mod verify;
 
 use std::{
@@ -94,6 +101,16 @@ enum Command {
     Unmount(mount::UnmountArgs),
     /// Print a file of a snapshot
     Cat(cat::Args),
+    /// List a directory of a snapshot
+    Ls(ls::Args),
+    /// Find files by name in all snapshots, or in one
+    Find(Box<find::Args>),
+    /// List the versions of a path through all snapshots
+    History(history::Args),
+    /// Show what differs between two snapshots
+    Diff(diff::Args),
+    /// Show how much a vault holds, what it costs, and how it grows
+    Stats(stats::Args),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
     /// The local catalog of a sealing host
@@ -213,6 +230,11 @@ impl Run<'_> {
             Command::Mount(args) => mount::run(self, args),
             Command::Unmount(args) => mount::unmount(self, args),
             Command::Cat(args) => cat::run(self, args),
+            Command::Ls(args) => ls::run(self, args),
+            Command::Find(args) => find::run(self, args),
+            Command::History(args) => history::run(self, args),
+            Command::Diff(args) => diff::run(self, args),
+            Command::Stats(args) => stats::run(self, args),
             Command::Verify(args) => verify::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),
             Command::Completions { shell } => {

@@ -209,6 +209,12 @@ impl Index {
         Some(Located { pack: table.digest, pack_number, frame, frame_number, chunk: 0 })
     }
 
+    /// Bytes of all frames: raw, and compressed.
+    pub fn bytes(&self) -> (u64, u64) {
+        let frames = self.packs.iter().flat_map(|table| &table.frames);
+        frames.fold((0, 0), |(raw, compressed), (f, _)| (raw + u64::from(f.raw_len), compressed + u64::from(f.compressed_len)))
+    }
+
     /// How many chunks it knows.
     pub fn chunks(&self) -> usize {
         self.buckets.iter().map(|bucket| bucket.lock().expect("nobody panics while sorting").rows.len()).sum()

@@ -17,7 +17,7 @@ mod snapshots;
 mod state;
 mod write;
 
-pub use changes::{Differing, Kind, Pair, Side, each_change, kinds};
+pub use changes::{Differing, Go, Kind, Pair, Side, each_change, kinds, walk_changes};
 pub use create::{Created, create};
 pub use dirs::{Dir, Dirs, Held, Spot, parts_of};
 pub use history::{Past, Timeline, Version, has_acl, is_same};

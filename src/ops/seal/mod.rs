@@ -9,7 +9,7 @@ mod bundle;
 mod compare;
 mod count;
 mod entry;
-mod exclude;
+pub(in crate::ops) mod exclude;
 mod look;
 mod memory;
 mod output;

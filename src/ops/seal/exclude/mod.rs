@@ -7,7 +7,7 @@
 //! All that is decided here shows in the listing that is left, so the hash of that (`skip`) covers every rule. Without
 //! rules an entry costs a comparison and no path is built.
 
-mod glob;
+pub(in crate::ops) mod glob;
 mod guard;
 mod pattern;
 mod preset;
