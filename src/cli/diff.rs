@@ -73,7 +73,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let sides = (look.side(pair.0), look.side(pair.1));
     let options = Options { path: &path, renames: !args.no_renames };
     let mut out = Stream::new(run.screen);
-    let stat = diff::run(&look, pair, &options, &run.cancel, |row| {
+    let diff::Report { stat, unreadable } = diff::run(&look, pair, &options, &run.cancel, |row| {
         if args.stat {
             return Ok(ControlFlow::Continue(()));
         }
@@ -94,7 +94,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         false if !run.screen.json => run.screen.note(&summary(&stat)),
         false => (),
     }
-    Ok(0)
+    Ok(look::unreadable(run, unreadable.as_ref()))
 }
 
 fn style(change: Change) -> Style {

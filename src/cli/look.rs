@@ -9,18 +9,38 @@ use crate::{
     error::{Error, Result},
     ops::{look::Look, row::Type},
     sys,
-    vault::Selector,
+    vault::{Selector, StateDir},
 };
 
 /// Opens the vault for looking, and says what was wrong with its snapshots.
-pub fn open(run: &Run) -> Result<Look> {
+pub fn open(run: &Run) -> Result<Looking> {
     let opened = run.globals.open()?;
     let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
-    let (look, findings) = Look::open(&opened.vault, owner)?;
+    let (look, findings) = Look::open(&opened.vault, owner, &opened.state)?;
     for finding in findings {
         run.screen.warning(&format!("{}: {}", finding.object, finding.text));
     }
-    Ok(look)
+    Ok(Looking { look, state: opened.state })
+}
+
+/// A look that remembers, when it is over, what it had to open.
+pub struct Looking {
+    look: Look,
+    state: StateDir,
+}
+
+impl std::ops::Deref for Looking {
+    type Target = Look;
+
+    fn deref(&self) -> &Look {
+        &self.look
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.look.keep(&self.state);
+    }
 }
 
 /// Reads SNAP.
@@ -32,9 +52,9 @@ pub fn selector(run: &Run, text: &str) -> Result<Selector> {
 pub fn moment(run: &Run, text: Option<&str>) -> Result<Option<i128>> {
     let Some(text) = text else { return Ok(None) };
     let moment = sys::parse_moment(text, run.clock.now_ns());
-    moment.map(Some).ok_or_else(|| {
-        Error::usage(format!("`{text}` is no time")).hint("write 2025-11-08, 2025-11-08T03:00, yesterday, or 3 days ago")
-    })
+    moment
+        .map(Some)
+        .ok_or_else(|| Error::usage(format!("`{text}` is no time")).hint("write 2025-11-08, 2025-11-08T03:00, yesterday, or 3 days ago"))
 }
 
 /// A day that was named means its start where something is to be newer, not its end.

@@ -51,6 +51,7 @@ pub struct Report {
 ///
 /// Cost: one look by name into each directory on the way that differs from the one before; a look into the snapshots where versions begin.
 pub fn run(look: &Look, path: &[u8], host: Option<&str>) -> Result<Report> {
+    look.warm(path);
     let past = Past::of(&look.dirs, &look.line, path)?;
     let shown: Vec<u8> = parts_of(path).flat_map(|part| [b"/", part].concat()).collect();
     let shown = if shown.is_empty() { b"/".to_vec() } else { shown };

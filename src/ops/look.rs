@@ -7,12 +7,15 @@ use serde::Serialize;
 
 use crate::{
     error::Result,
+    format::Content,
     sys,
-    vault::{Dirs, Finding, OwnerKeys, Reader, Selector, Side, Snapshot, Timeline, Vault, select},
+    vault::{Dirs, Finding, OwnerKeys, Reader, Selector, Side, Snapshot, StateDir, Timeline, Vault, parts_of, select},
 };
 
 /// Frames kept, in bytes: meta frames are small, and each directory is decoded once.
 const FRAMES_BYTES_MAX: u64 = 24 << 20;
+/// Threads that read ahead.
+const THREADS_MAX: usize = 4;
 /// Decoded directories kept, in bytes.
 const DIRS_BYTES_MAX: u64 = 32 << 20;
 
@@ -26,7 +29,8 @@ pub struct Look {
 
 impl Look {
     /// Reads the list of snapshots and the index, side by side. Says what was wrong on the way.
-    pub fn open(vault: &Vault, owner: Arc<OwnerKeys>) -> Result<(Self, Vec<Finding>)> {
+    pub fn open(vault: &Vault, owner: Arc<OwnerKeys>, state: &StateDir) -> Result<(Self, Vec<Finding>)> {
+        owner.recall_headers(state);
         let (listed, opened) = std::thread::scope(|scope| {
             let listed = scope.spawn(|| vault.snapshots(&owner));
             let opened = Reader::open(vault.clone(), owner.clone(), FRAMES_BYTES_MAX);
@@ -36,6 +40,27 @@ impl Look {
         findings.extend(more);
         let line = Timeline::new(&reader, snapshots.into_iter().map(Arc::new));
         Ok((Self { line, dirs: Dirs::new(Arc::new(reader), DIRS_BYTES_MAX) }, findings))
+    }
+
+    /// Keeps what opening packs gave, for the next look.
+    pub fn keep(&self, state: &StateDir) {
+        self.dirs.reader().owner.keep_headers(state);
+    }
+
+    /// Reads the directories on the way to `path` in all snapshots, by all cores and in order of time, which is the order in which they were
+    /// stored. What fails here fails again where it is asked for.
+    pub fn warm(&self, path: &[u8]) {
+        let mut numbers: Vec<usize> = (0..self.line.len()).collect();
+        numbers.dedup_by_key(|n| self.line.snapshot(*n).manifest.root);
+        sys::in_parallel(&numbers, THREADS_MAX, |n| {
+            let (keys, mut node) = (self.line.keys(*n), self.line.snapshot(*n).manifest.root);
+            for name in parts_of(path) {
+                match self.dirs.named(keys, &node, name).ok().flatten().map(|held| held.entry().content.clone()) {
+                    Some(Content::Dir { node: below, .. }) => node = below,
+                    _ => return,
+                }
+            }
+        });
     }
 
     /// The number in the timeline of the snapshot that `selector` means.

@@ -11,7 +11,11 @@ use age_core::format::{FileKey, Stanza};
 use ring::{aead, hkdf};
 use zeroize::Zeroizing;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    format::Key32,
+    pack::headers::{Headers, tag_of},
+};
 
 /// An age identity of our own: X25519.
 pub type Identity = age::x25519::Identity;
@@ -153,6 +157,57 @@ impl age::Identity for Catch<'_> {
         }
         last
     }
+}
+
+/// Identities that first ask what headers gave before.
+pub struct Remembered<'a> {
+    identities: &'a [Identity],
+    headers: &'a Headers,
+}
+
+impl<'a> Remembered<'a> {
+    /// Opens headers with `identities`, and keeps what they give in `headers`.
+    pub fn new(identities: &'a [Identity], headers: &'a Headers) -> Self {
+        Self { identities, headers }
+    }
+}
+
+impl age::Identity for Remembered<'_> {
+    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<std::result::Result<FileKey, age::DecryptError>> {
+        self.identities.iter().find_map(|i| age::Identity::unwrap_stanza(i, stanza))
+    }
+
+    fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<std::result::Result<FileKey, age::DecryptError>> {
+        let words =
+            stanzas.iter().flat_map(|s| [s.tag.as_bytes()].into_iter().chain(s.args.iter().map(String::as_bytes)).chain([&s.body[..]]));
+        let tag = tag_of(words);
+        if let Some(known) = self.headers.get(&tag) {
+            return Some(Ok(FileKey::new(Box::new(known))));
+        }
+        let opened = self.identities.iter().find_map(|i| i.unwrap_stanzas(stanzas).filter(std::result::Result::is_ok));
+        if let Some(Ok(key)) = &opened {
+            self.headers.put(tag, *key.expose_secret());
+        }
+        opened
+    }
+}
+
+/// Encrypts a small text of our own under `key`, which must never meet this nonce again.
+pub fn seal_small(key: &Key32, nonce: [u8; 12], plain: &[u8]) -> Vec<u8> {
+    let key = aead::LessSafeKey::new(aead::UnboundKey::new(&aead::CHACHA20_POLY1305, key.expose()).expect("32 bytes are a key"));
+    let mut sealed = plain.to_vec();
+    let nonce = aead::Nonce::assume_unique_for_key(nonce);
+    key.seal_in_place_append_tag(nonce, aead::Aad::empty(), &mut sealed).expect("it is short enough");
+    sealed
+}
+
+/// Decrypts what `seal_small` returned; `None` if it is not that.
+pub fn open_small(key: &Key32, nonce: [u8; 12], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let key = aead::LessSafeKey::new(aead::UnboundKey::new(&aead::CHACHA20_POLY1305, key.expose()).expect("32 bytes are a key"));
+    let mut plain = Zeroizing::new(sealed.to_vec());
+    let len = key.open_in_place(aead::Nonce::assume_unique_for_key(nonce), aead::Aad::empty(), &mut plain).ok()?.len();
+    plain.truncate(len);
+    Some(plain)
 }
 
 /// An opened header: the key of the blocks, and where they lie.

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 mod clock;
+mod crew;
 mod daemon;
 mod dir;
 mod file;
@@ -17,10 +18,11 @@ mod source;
 mod time;
 
 pub use clock::{Clock, SimClock, SystemClock};
+pub use crew::in_parallel;
 pub use daemon::{Readiness, daemonise, notify_ready};
 pub use dir::{Dir, FileType, Found, Stat, open_file, stat_of_file};
 pub use file::{
-    NewFile, create_private_dir, expect_reads, is_unfinished, read_at, replace_durably, sync_dir, sync_file_and_dir, write_private,
+    NewFile, create_private_dir, expect_reads, is_unfinished, read_at, replace, replace_durably, sync_dir, sync_file_and_dir, write_private,
 };
 pub use lock::FileLock;
 pub use meta::{Names, SparseMap, Xattrs, map_sparse, xattrs_of_fd, xattrs_of_name};

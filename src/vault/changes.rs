@@ -239,15 +239,16 @@ pub fn each_change(
     pair: (Option<ChunkId>, Option<ChunkId>),
     mut each: impl FnMut(&[u8], &Pair) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
-    walk_changes(dirs, sides, pair, |path, pair| Ok(if each(path, pair)?.is_break() { Go::Stop } else { Go::In }))
+    walk_changes(dirs, sides, pair, |path, pair| Ok(if each(path, pair)?.is_break() { Go::Stop } else { Go::In }), |_, e| Err(e))
 }
 
-/// The same, going where `each` says.
+/// The same, going where `each` says. `unreadable` is told of a directory that cannot be read to its end; unless it fails, that is passed over.
 pub fn walk_changes(
     dirs: &Dirs,
     sides: (&Side, &Side),
     (old, new): (Option<ChunkId>, Option<ChunkId>),
     mut each: impl FnMut(&[u8], &Pair) -> Result<Go>,
+    mut unreadable: impl FnMut(&[u8], Error) -> Result<()>,
 ) -> Result<()> {
     if old == new && sides.0.domain == sides.1.domain {
         return Ok(());
@@ -256,9 +257,17 @@ pub fn walk_changes(
     let mut levels = vec![(Differing::new(dirs, sides.0, sides.1, old, new), 0)];
     while let Some((level, len)) = levels.last_mut() {
         path.truncate(*len);
-        let Some(pair) = level.next_pair()? else {
-            levels.pop();
-            continue;
+        let pair = match level.next_pair() {
+            Ok(Some(pair)) => pair,
+            Ok(None) => {
+                levels.pop();
+                continue;
+            }
+            Err(e) => {
+                unreadable(&path, e)?;
+                levels.pop();
+                continue;
+            }
         };
         path.push(b'/');
         path.extend_from_slice(pair.entry().map(|e| &*e.name).unwrap_or_default());

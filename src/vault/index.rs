@@ -14,7 +14,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     format::{ChunkId, Digest, FrameEntry, PackIndex, Segment, SegmentPack},
-    pack::{self, Identity, PackReader, Unwrap},
+    pack::{self, PackReader, Remembered, Unwrap},
     store::{self, Key, Store},
     sys,
     vault::Finding,
@@ -109,7 +109,7 @@ impl Index {
     }
 
     /// Adds the segments of `store` that are not in yet. Segments that cannot be read are findings, not errors.
-    pub fn add_segments(&mut self, store: &dyn Store, identities: &[Identity]) -> Result<Vec<Finding>> {
+    pub fn add_segments(&mut self, store: &dyn Store, identities: &Remembered) -> Result<Vec<Finding>> {
         let new = store::list_all(store, "index")?.into_iter().map(|(key, _)| key).filter(|key| !self.segments.contains(key));
         let new: Vec<Key> = new.collect();
         let threads = sys::available_cores().min(THREADS_MAX).min(new.len());
@@ -232,10 +232,9 @@ enum Told {
     End(Result<()>),
 }
 
-fn read_packs(store: &dyn Store, key: &Key, identities: &[Identity], tell: &SyncSender<Told>) {
-    let identities: Vec<Unwrap> = identities.iter().map(|i| i as Unwrap).collect();
+fn read_packs(store: &dyn Store, key: &Key, identities: &Remembered, tell: &SyncSender<Told>) {
     let gone = |_| Error::cancelled();
-    let read = open_segment(store, key, &identities)
+    let read = open_segment(store, key, &[identities as Unwrap])
         .and_then(|plain| Segment::each_pack(&plain, |pack| tell.send(Told::Pack(pack)).map_err(gone)));
     // Who no longer listens has given up.
     let _ = tell.send(Told::End(read));

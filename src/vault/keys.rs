@@ -12,10 +12,13 @@ use zeroize::Zeroizing;
 use crate::{
     error::{Error, Result},
     format::{self, DomainId, DomainKeys, Key32, VaultId, hex, is_name, unhex},
-    pack::{Identity, Recipient, identity_from_bytes},
+    pack::{Headers, Identity, Recipient, identity_from_bytes},
     sys,
-    vault::sign::SigningKey,
+    vault::{sign::SigningKey, state::StateDir},
 };
+
+/// So many headers opened anew are worth a write; each took 60 µs.
+const HEADERS_FRESH_MIN: usize = 16;
 
 /// Everything that an owner can do rests on these.
 pub struct OwnerKeys {
@@ -28,6 +31,8 @@ pub struct OwnerKeys {
     /// Read manifests, trees and index segments; the first is the current one.
     meta: Vec<Identity>,
     domains: Mutex<HashMap<DomainId, Arc<DomainKeys>>>,
+    /// What opening headers gave before.
+    pub headers: Arc<Headers>,
 }
 
 impl OwnerKeys {
@@ -40,6 +45,7 @@ impl OwnerKeys {
             data: vec![Identity::generate()],
             meta: vec![Identity::generate()],
             domains: Mutex::default(),
+            headers: Arc::default(),
         })
     }
 
@@ -86,6 +92,7 @@ impl OwnerKeys {
             data,
             meta,
             domains: Mutex::default(),
+            headers: Arc::default(),
         })
     }
 
@@ -97,6 +104,26 @@ impl OwnerKeys {
     /// Identities that open manifests and index segments.
     pub fn meta_identities(&self) -> &[Identity] {
         &self.meta
+    }
+
+    /// Takes up what was kept of opened headers by `keep_headers`, if anything.
+    pub fn recall_headers(&self, state: &StateDir) {
+        if let Some(bytes) = state.headers() {
+            self.headers.take_up(&self.headers_key(), &bytes);
+        }
+    }
+
+    /// Keeps what opening headers gave, if that is worth it. A state directory that cannot be written costs time only.
+    pub fn keep_headers(&self, state: &StateDir) {
+        if self.headers.fresh() >= HEADERS_FRESH_MIN
+            && let Ok(nonce) = sys::random()
+        {
+            state.keep_headers(&self.headers.encode(&self.headers_key(), nonce));
+        }
+    }
+
+    fn headers_key(&self) -> Key32 {
+        self.secret.derive("coffre 2025-11 headers kept by a reader")
     }
 
     /// The keys of a dedup domain; derived once.

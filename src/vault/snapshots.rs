@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{Digest, Manifest, Receipt, SnapshotId, SnapshotKey, digest},
-    pack::{self, Unwrap},
+    pack::{self, Headers, Remembered, Unwrap, tag_of},
     store::{self, Key},
     sys,
     vault::{PUBLIC_LEN_MAX, SignerList, Vault, keys::OwnerKeys, sign},
 };
 
+/// Threads that read receipts and manifests.
+const THREADS_MAX: usize = 4;
 /// Longest receipt or manifest file accepted, in bytes.
 const OBJECT_LEN_MAX: usize = 64 << 20;
 
@@ -80,31 +82,44 @@ impl Vault {
     ///
     /// A receipt without a signature is a seal that never finished, and no finding.
     pub fn chain(&self, signers: &SignerList, from: impl Fn(&str) -> u64) -> Result<Chain> {
+        self.chain_checked(signers, from, &Headers::default())
+    }
+
+    /// The same; signatures that `known` says were good are not checked again, those that are good are noted in it.
+    fn chain_checked(&self, signers: &SignerList, from: impl Fn(&str) -> u64, known: &Headers) -> Result<Chain> {
         let mut chain = Chain::default();
-        for (key, _) in store::list_all(&*self.store, "snaps")? {
-            match SnapshotKey::parse(key.as_str()) {
-                Some((place, "b3.sig")) if place.seq >= from(&place.sealer) => match self.committed(signers, &place) {
-                    Ok(committed) => chain.committed.push(committed),
-                    Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported) => {
-                        chain.findings.push(Finding::new(place.receipt(), e.chain()));
-                    }
-                    Err(e) => return Err(e),
-                },
-                _ => (),
+        let keys = store::list_all(&*self.store, "snaps")?;
+        let places = keys.iter().filter_map(|(key, _)| match SnapshotKey::parse(key.as_str()) {
+            Some((place, "b3.sig")) if place.seq >= from(&place.sealer) => Some(place),
+            _ => None,
+        });
+        let places: Vec<SnapshotKey> = places.collect();
+        let read = sys::in_parallel(&places, THREADS_MAX, |place| self.committed(signers, place, known));
+        for (place, read) in places.iter().zip(read) {
+            match read {
+                Ok(committed) => chain.committed.push(committed),
+                Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported) => {
+                    chain.findings.push(Finding::new(place.receipt(), e.chain()));
+                }
+                Err(e) => return Err(e),
             }
         }
         chain.committed.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(chain)
     }
 
-    fn committed(&self, signers: &SignerList, place: &SnapshotKey) -> Result<Committed> {
+    fn committed(&self, signers: &SignerList, place: &SnapshotKey, known: &Headers) -> Result<Committed> {
         let bytes = store::get_all(&*self.store, &Key::receipt(place), OBJECT_LEN_MAX)?;
         let signature = store::get_all(&*self.store, &Key::signature(place), PUBLIC_LEN_MAX)?;
         let Some(public) = signers.signers.sealer(&place.sealer) else {
             return Err(Error::corrupt(format!("sealer {} is not in {}", place.sealer, signers.key)));
         };
-        if !sign::is_signed(public, sign::RECEIPT, &bytes, &signature) {
-            return Err(Error::corrupt(format!("its signature is not that of sealer {}", place.sealer)));
+        let tag = tag_of([b"a good receipt", public.as_bytes(), &bytes, &signature].into_iter());
+        if known.get(&tag).is_none() {
+            if !sign::is_signed(public, sign::RECEIPT, &bytes, &signature) {
+                return Err(Error::corrupt(format!("its signature is not that of sealer {}", place.sealer)));
+            }
+            known.put(tag, [1; 16]);
         }
         let receipt = Receipt::decode(&bytes)?;
         if !receipt.lines.iter().any(|line| line.path == place.manifest()) {
@@ -121,7 +136,7 @@ impl Vault {
             .collect();
         places.sort_unstable();
         for place in places.iter().rev() {
-            match self.committed(signers, place) {
+            match self.committed(signers, place, &Headers::default()) {
                 Ok(committed) => return Ok(Some(committed)),
                 // A damaged newest receipt is verify's to report; the chain goes on from the newest that counts.
                 Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing) => (),
@@ -146,10 +161,11 @@ impl Vault {
     /// Reads all snapshots, oldest first. Findings are those of the chain, and manifests that cannot be used.
     pub fn snapshots(&self, owner: &OwnerKeys) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
         let signers = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
-        let mut chain = self.chain(&signers, |_| 0)?;
+        let mut chain = self.chain_checked(&signers, |_| 0, &owner.headers)?;
         let mut snapshots = Vec::with_capacity(chain.committed.len());
-        for committed in &chain.committed {
-            match load_snapshot(self, owner, committed) {
+        let read = sys::in_parallel(&chain.committed, THREADS_MAX, |committed| load_snapshot(self, owner, committed));
+        for (committed, read) in chain.committed.iter().zip(read) {
+            match read {
                 Ok(snapshot) => snapshots.push(snapshot),
                 Err(e) => chain.findings.push(Finding::new(committed.key.manifest(), e.chain())),
             }
@@ -181,8 +197,8 @@ pub fn load_snapshot(vault: &Vault, owner: &OwnerKeys, committed: &Committed) ->
     if listed != Some(digest(&bytes)) {
         return Err(Error::corrupt(format!("{path} is not what its receipt says")));
     }
-    let identities: Vec<Unwrap> = owner.meta_identities().iter().map(|i| i as Unwrap).collect();
-    let compressed = pack::open_whole(&identities, &bytes, path.as_str())?;
+    let identities = Remembered::new(owner.meta_identities(), &owner.headers);
+    let compressed = pack::open_whole(&[&identities as Unwrap], &bytes, path.as_str())?;
     let mut cbor = Vec::new();
     pack::decompress(&compressed, OBJECT_LEN_MAX, &mut cbor, path.as_str())?;
     from_manifest(vault, committed, &cbor)

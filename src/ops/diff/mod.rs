@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 
 use crate::{
-    error::Result,
+    error::{ErrorKind, Result},
     format::{ChunkId, Content, Entry},
     ops::{
         look::Look,
@@ -150,6 +150,15 @@ impl Stat {
     }
 }
 
+/// What became of a comparison.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// How much differs.
+    pub stat: Stat,
+    /// Directories that could not be read, and why the first of them.
+    pub unreadable: Option<(usize, String)>,
+}
+
 /// What to compare, and how.
 pub struct Options<'a> {
     /// Where to begin; `/` or nothing for everything.
@@ -172,7 +181,7 @@ pub fn run(
     options: &Options,
     cancel: &Cancel,
     mut each: impl FnMut(Row) -> Result<ControlFlow<()>>,
-) -> Result<Stat> {
+) -> Result<Report> {
     let sides = (look.side(old), look.side(new));
     let sides = (&sides.0, &sides.1);
     let one_domain = sides.0.domain == sides.1.domain;
@@ -187,7 +196,7 @@ pub fn run(
     {
         stat.count(&row);
         if each(row)?.is_break() {
-            return Ok(stat);
+            return Ok(Report { stat, unreadable: None });
         }
     }
     let top = |entry: &Option<Entry>, side: &Side| match entry {
@@ -200,7 +209,8 @@ pub fn run(
         false => renames::Renames::default(),
     };
     stat.renames_unknown = moved.unknown;
-    walk_changes(&look.dirs, sides, pair, |path, pair| {
+    let mut unreadable: Option<(usize, String)> = None;
+    let each = |path: &[u8], pair: &Pair| {
         cancel.check()?;
         let full = [&shown[..], path].concat();
         if moved.is_source(&full) && pair.new.is_none() {
@@ -224,8 +234,15 @@ pub fn run(
         let Some(row) = row_of(&full, own(pair), one_domain) else { return Ok(Go::In) };
         stat.count(&row);
         Ok(if each(row)?.is_break() { Go::Stop } else { Go::In })
+    };
+    walk_changes(&look.dirs, sides, pair, each, |_, e| match e.kind() {
+        ErrorKind::Corrupt | ErrorKind::Missing => {
+            unreadable.get_or_insert_with(|| (0, e.chain())).0 += 1;
+            Ok(())
+        }
+        _ => Err(e),
     })?;
-    Ok(stat)
+    Ok(Report { stat, unreadable })
 }
 
 /// The entry at `path`, or none.

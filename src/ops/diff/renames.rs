@@ -7,7 +7,7 @@ use crate::{
     format::{ChunkId, Content, Data, Digester, Entry},
     ops::look::Look,
     sys::Cancel,
-    vault::{Go, Side, walk_changes},
+    vault::{Go, Pair, Side, walk_changes},
 };
 
 /// Paths, added and removed together, among which renames are looked for. About 200 MB of memory at most.
@@ -49,16 +49,10 @@ impl Renames {
 }
 
 /// Looks for renames below the directories `pair`, which stand at `top`.
-pub fn find(
-    look: &Look,
-    sides: (&Side, &Side),
-    pair: (Option<ChunkId>, Option<ChunkId>),
-    top: &[u8],
-    cancel: &Cancel,
-) -> Result<Renames> {
+pub fn find(look: &Look, sides: (&Side, &Side), pair: (Option<ChunkId>, Option<ChunkId>), top: &[u8], cancel: &Cancel) -> Result<Renames> {
     let (mut gone, mut come): (Vec<Path>, Vec<Path>) = (Vec::new(), Vec::new());
     let mut too_many = false;
-    walk_changes(&look.dirs, sides, pair, |path, pair| {
+    let each = |path: &[u8], pair: &Pair| {
         cancel.check()?;
         let note = |list: &mut Vec<Path>, entry: &Entry, keep: bool| {
             let same = same(entry);
@@ -71,7 +65,9 @@ pub fn find(
         }
         too_many = gone.len() + come.len() > PATHS_MAX;
         Ok(if too_many { Go::Stop } else { Go::In })
-    })?;
+    };
+    // What cannot be read is told by the walk that follows.
+    walk_changes(&look.dirs, sides, pair, each, |_, _| Ok(()))?;
     match too_many {
         true => Ok(Renames { unknown: true, ..Renames::default() }),
         false => Ok(meet(gone, come)),

@@ -1,37 +1,28 @@
-//! A walk through all snapshots of one host at once, in order of paths.
+//! What stood where in the snapshots of one host: the first one whole, of every other one what differs from the one before.
 //!
-//! A directory, through time, is a list of nodes, each with the snapshots that hold it. Neighbours are compared, so what they have in
-//! common is read once; what comes of a directory is its entries that are wanted, and the directories in it, again as such lists.
+//! In order of time, so each object is read once, by all cores; what they find is put together in order.
 
 use std::collections::BTreeMap;
 
 use super::Wanted;
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::{ChunkId, Content, DIR_DEPTH_MAX, Entry},
+    format::Entry,
     ops::{
         look::Look,
         row::{Facet, facets},
     },
-    sys::Cancel,
-    vault::{Differing, Held, Side},
+    sys::{self, Cancel},
+    vault::{Go, Side, walk_changes},
 };
 
-/// A node that a directory was for a while.
-#[derive(Clone, Copy)]
-struct Run {
-    node: ChunkId,
-    /// A snapshot that has it, for its keys.
-    first: usize,
-    last: usize,
-    /// How many snapshots have it.
-    count: usize,
-}
+/// Threads that compare snapshots.
+const THREADS_MAX: usize = 4;
 
 /// A path at which something wanted stood, and the snapshots that have it there.
 pub struct Sighting {
     /// The entry, as it was last.
-    pub held: Held,
+    pub entry: Entry,
     /// How many different ones there were.
     pub versions: usize,
     /// The first snapshot.
@@ -40,183 +31,116 @@ pub struct Sighting {
     pub last: usize,
     /// How many.
     pub count: usize,
+    /// It stands there still, since the snapshot of this place among those looked at.
+    since: Option<usize>,
 }
 
-/// What stood at one name.
-#[derive(Default)]
-struct Name {
-    sighting: Option<Sighting>,
-    runs: Vec<Run>,
-    /// What stands there now, if it is wanted or a directory: in which run of the directory above it began.
-    now: Option<Now>,
-}
-
-struct Now {
-    held: Held,
-    since: usize,
-    wanted: bool,
-}
-
-/// A directory that was looked through: what is yet to be told of it, the next one last.
-struct Level {
-    names: Vec<(Box<[u8]>, Name)>,
-    path_len: usize,
-}
-
-/// The walk.
-pub struct Walk<'a> {
-    look: &'a Look,
-    wanted: &'a Wanted,
-    levels: Vec<Level>,
+/// Something wanted came to a path, or left it.
+struct Step {
     path: Vec<u8>,
-    top: Vec<Run>,
+    new: Option<Entry>,
+}
+
+/// What a comparison found.
+#[derive(Default)]
+struct Steps {
+    steps: Vec<Step>,
     unreadable: usize,
     reason: Option<String>,
 }
 
-impl<'a> Walk<'a> {
-    /// Walks through the snapshots with the numbers `among`, in order, of one host.
-    pub fn new(look: &'a Look, among: &[usize], wanted: &'a Wanted) -> Self {
-        let mut top: Vec<Run> = Vec::new();
-        for n in among {
-            let node = look.line.snapshot(*n).manifest.root;
-            match top.last_mut() {
-                Some(run) if run.node == node => (run.last, run.count) = (*n, run.count + 1),
-                _ => top.push(Run { node, first: *n, last: *n, count: 1 }),
-            }
-        }
-        Self { look, wanted, levels: Vec::new(), path: Vec::new(), top, unreadable: 0, reason: None }
-    }
+/// Everything wanted in the snapshots of one host.
+#[derive(Default)]
+pub struct Seen {
+    /// By path.
+    pub sightings: BTreeMap<Vec<u8>, Sighting>,
+    /// Directories that could not be read.
+    pub unreadable: usize,
+    /// Why the first of them.
+    pub reason: Option<String>,
+}
 
-    /// Directories that could not be read, and why the first of them.
-    pub fn unreadable(&self) -> Option<(usize, String)> {
-        self.reason.clone().map(|reason| (self.unreadable, reason))
+/// Looks through the snapshots with the numbers `among`, in order, of one host.
+pub fn look_through(look: &Look, among: &[usize], wanted: &Wanted, cancel: &Cancel) -> Result<Seen> {
+    let pairs: Vec<(Option<usize>, usize)> =
+        std::iter::once(None).chain(among.iter().copied().map(Some)).zip(among.iter().copied()).collect();
+    let mut seen = Seen::default();
+    for (at, steps) in sys::in_parallel(&pairs, THREADS_MAX, |pair| compare(look, *pair, wanted, cancel)).into_iter().enumerate() {
+        let steps = steps?;
+        seen.unreadable += steps.unreadable;
+        seen.reason = seen.reason.or(steps.reason);
+        for step in steps.steps {
+            take(look, among, at, step, &mut seen.sightings);
+        }
     }
+    for sighting in seen.sightings.values_mut() {
+        leave(among, among.len(), sighting);
+    }
+    Ok(seen)
+}
 
-    /// The next sighting with its path.
-    pub fn next(&mut self, cancel: &Cancel) -> Result<Option<(Vec<u8>, Sighting)>> {
-        if !self.top.is_empty() {
-            let top = std::mem::take(&mut self.top);
-            self.enter(&top, cancel)?;
+/// Takes one step up, found in the snapshot of place `at`.
+fn take(look: &Look, among: &[usize], at: usize, step: Step, sightings: &mut BTreeMap<Vec<u8>, Sighting>) {
+    let Some(entry) = step.new else {
+        if let Some(sighting) = sightings.get_mut(&step.path) {
+            leave(among, at, sighting);
         }
-        loop {
-            let Some(level) = self.levels.last_mut() else { return Ok(None) };
-            self.path.truncate(level.path_len);
-            let Some((name, mut at)) = level.names.pop() else {
-                self.levels.pop();
-                continue;
-            };
-            self.path.push(b'/');
-            self.path.extend_from_slice(&name);
-            let Some(sighting) = at.sighting.take() else {
-                self.enter(&at.runs, cancel)?;
-                continue;
-            };
-            // What is below a name is told after it.
-            if !at.runs.is_empty() {
-                level.names.push((name, at));
-            }
-            return Ok(Some((self.path.clone(), sighting)));
+        return;
+    };
+    match sightings.get_mut(&step.path) {
+        Some(sighting) => {
+            leave(among, at, sighting);
+            let one_domain = look.line.domain(sighting.last) == look.line.domain(among[at]);
+            sighting.versions += usize::from(!is_one_version(&sighting.entry, &entry, one_domain));
+            (sighting.entry, sighting.since) = (entry, Some(at));
+        }
+        None => {
+            let n = among[at];
+            sightings.insert(step.path, Sighting { entry, versions: 1, first: n, last: n, count: 0, since: Some(at) });
         }
     }
+}
 
-    /// Looks through a directory.
-    fn enter(&mut self, runs: &[Run], cancel: &Cancel) -> Result<()> {
-        cancel.check()?;
-        if runs.is_empty() {
-            return Ok(());
-        }
-        if self.levels.len() > DIR_DEPTH_MAX {
-            return Err(Error::corrupt("directories are nested too deep"));
-        }
-        let mut names: BTreeMap<Box<[u8]>, Name> = BTreeMap::new();
-        // How many snapshots the runs before each one have.
-        let before: Vec<usize> = runs
-            .iter()
-            .scan(0, |sum, run| {
-                *sum += run.count;
-                Some(*sum - run.count)
-            })
-            .chain([runs.iter().map(|run| run.count).sum()])
-            .collect();
-        let mut old: Option<usize> = None;
-        for at in 0..runs.len() {
-            match self.compare(runs, old, at, &before, &mut names) {
-                Ok(()) => old = Some(at),
-                Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing) => {
-                    self.unreadable += 1;
-                    self.reason.get_or_insert_with(|| e.chain());
-                    // What it holds is not known, so everything is taken to end before it.
-                    names.values_mut().for_each(|name| match at.checked_sub(1) {
-                        Some(last) => self.end(name, runs, last, &before),
-                        None => name.now = None,
-                    });
-                    old = None;
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        names.values_mut().for_each(|name| self.end(name, runs, runs.len() - 1, &before));
-        let mut names: Vec<(Box<[u8]>, Name)> = names.into_iter().collect();
-        names.reverse();
-        self.levels.push(Level { names, path_len: self.path.len() });
-        Ok(())
+/// Notes that the snapshot of place `at` no longer has it like this.
+fn leave(among: &[usize], at: usize, sighting: &mut Sighting) {
+    if let Some(since) = sighting.since.take() {
+        sighting.count += at - since;
+        sighting.last = among[at - 1];
     }
+}
 
-    /// Notes what changes from run `old` (nothing, if none) to run `new`.
-    fn compare(
-        &self,
-        runs: &[Run],
-        old: Option<usize>,
-        new: usize,
-        before: &[usize],
-        names: &mut BTreeMap<Box<[u8]>, Name>,
-    ) -> Result<()> {
-        let side = |n: usize| Side { root: runs[n].node, ..self.look.side(runs[n].first) };
-        let (old_side, new_side) = (side(old.unwrap_or(new)), side(new));
-        let mut differing = Differing::new(&self.look.dirs, &old_side, &new_side, old.map(|n| runs[n].node), Some(runs[new].node));
-        while let Some(pair) = differing.next_pair()? {
-            if let Some(was) = &pair.old
-                && let Some(name) = names.get_mut(&was.entry().name)
-            {
-                self.end(name, runs, old.unwrap_or(new), before);
+/// What of what is wanted comes and goes from one snapshot to the next; everything, if there is no one before.
+fn compare(look: &Look, (old, new): (Option<usize>, usize), wanted: &Wanted, cancel: &Cancel) -> Result<Steps> {
+    let mut found = Steps::default();
+    let new_side = look.side(new);
+    let old_side = old.map_or_else(|| new_side.clone(), |old| look.side(old));
+    let sides: (&Side, &Side) = (&old_side, &new_side);
+    let mut unreadable = |e: Error| match e.kind() {
+        ErrorKind::Corrupt | ErrorKind::Missing => {
+            found.unreadable += 1;
+            found.reason.get_or_insert_with(|| e.chain());
+            Ok(())
+        }
+        _ => Err(e),
+    };
+    let steps = &mut found.steps;
+    walk_changes(
+        &look.dirs,
+        sides,
+        (old.map(|_| old_side.root), Some(new_side.root)),
+        |path, pair| {
+            cancel.check()?;
+            let above = &path[..path.iter().rposition(|b| *b == b'/').unwrap_or(0)];
+            let is_wanted = |entry: &Entry| wanted.is(above, entry);
+            let new = pair.new.as_ref().map(|held| held.entry()).filter(|entry| is_wanted(entry));
+            if new.is_some() || pair.old.as_ref().is_some_and(|held| is_wanted(held.entry())) {
+                steps.push(Step { path: path.to_vec(), new: new.cloned() });
             }
-            let Some(held) = pair.new else { continue };
-            let wanted = self.wanted.is(&self.path, held.entry());
-            if wanted || held.entry().is_dir() {
-                let name = held.entry().name.clone();
-                names.entry(name).or_default().now = Some(Now { held, since: new, wanted });
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends what stands at a name: run `last` of the directory was the last one to have it.
-    fn end(&self, name: &mut Name, runs: &[Run], last: usize, before: &[usize]) {
-        let Some(now) = name.now.take() else { return };
-        let count = before[last + 1] - before[now.since];
-        if count == 0 {
-            return;
-        }
-        let (first, last) = (runs[now.since].first, runs[last].last);
-        if let Content::Dir { node, .. } = now.held.entry().content {
-            match name.runs.last_mut() {
-                Some(run) if run.node == node => (run.last, run.count) = (last, run.count + count),
-                _ => name.runs.push(Run { node, first, last, count }),
-            }
-        }
-        if !now.wanted {
-            return;
-        }
-        match &mut name.sighting {
-            Some(seen) => {
-                let one_domain = self.look.line.domain(seen.last) == self.look.line.domain(first);
-                seen.versions += usize::from(!is_one_version(seen.held.entry(), now.held.entry(), one_domain));
-                (seen.held, seen.last, seen.count) = (now.held, last, seen.count + count);
-            }
-            None => name.sighting = Some(Sighting { held: now.held, versions: 1, first, last, count }),
-        }
-    }
+            Ok(Go::In)
+        },
+        |_, e| unreadable(e),
+    )?;
+    Ok(found)
 }
 
 /// Whether two entries of one path are told as one; directories are, whatever is in them.
