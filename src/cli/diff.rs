@@ -6,7 +6,7 @@ use clap::builder::styling::{AnsiColor, Style};
 use serde::Serialize;
 
 use crate::{
-    cli::{Run, look, output, stream::Stream},
+    cli::{Run, complete, look, output, stream::Stream},
     error::Result,
     ops::{
         diff::{self, Change, Compared, Options, Row, Stat},
@@ -19,20 +19,15 @@ use crate::{
 ///
 /// `+` added, `-` removed, `M` modified, `m` only mode, owner, time or attributes, `R` renamed with the same content.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
-  coffre diff latest~1 latest                     what the last seal found changed
-  coffre diff yesterday latest /etc               below one path
-  coffre diff latest~1 latest --stat              how much, by kind
-  coffre diff latest~1 latest /etc --content      line by line
-  coffre --json diff latest~1 latest              exact values, one object a line")]
 pub struct Args {
     /// The older snapshot
-    #[arg(value_name = "A")]
+    #[arg(value_name = "A", add = complete::snap())]
     old: String,
     /// The newer one
-    #[arg(value_name = "B")]
+    #[arg(value_name = "B", add = complete::snap())]
     new: String,
     /// Below this full path only
+    #[arg(add = complete::stored_path())]
     path: Option<std::path::PathBuf>,
     /// Only how much, by kind
     #[arg(long)]

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, os::unix::ffi::OsStrExt};
 
 use crate::{
-    cli::{Run, look, mount::parse_size, output, stream::Stream},
+    cli::{Run, complete, look, mount::parse_size, output, stream::Stream},
     error::Result,
     ops::{
         find::{self, Row, Wanted},
@@ -15,17 +15,11 @@ use crate::{
 ///
 /// Each path is told once, as it was last, with the snapshots that hold it.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
-  coffre find nginx.conf                       this name, in all snapshots
-  coffre find '*.sql' --larger 100M            large dumps
-  coffre find 'src/**/*.rs' --in latest        paths, in the newest snapshot
-  coffre find '*' --in yesterday --type l      all links
-  coffre find '*' --newer 2025-11-08 --owner www-data")]
 pub struct Args {
     /// A name with `*`, `?` and `[…]`; with a `/` in it, the end of a path, where `**` crosses directories
     pattern: OsString,
     /// In this snapshot only
-    #[arg(long = "in", value_name = "SNAP")]
+    #[arg(long = "in", value_name = "SNAP", add = complete::snap())]
     snapshot: Option<String>,
     /// In snapshots of this host only
     #[arg(long, value_name = "NAME")]

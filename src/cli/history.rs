@@ -1,7 +1,7 @@
 //! `coffre history`.
 
 use crate::{
-    cli::{Run, look, output, stream::Stream},
+    cli::{Run, complete, look, output, stream::Stream},
     error::Result,
     ops::{
         history::{self, Row},
@@ -12,13 +12,9 @@ use crate::{
 
 /// List the versions of a path through all snapshots, oldest first.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
-  coffre history /etc/nginx/nginx.conf                every version, and what changed
-  coffre history /var/lib/data --host web1            of one host
-  coffre --json history /etc/hosts                    exact values, one object a line
-  coffre cat 1a2b3c4d:/etc/nginx/nginx.conf           one of these versions (with its snapshot's id)")]
 pub struct Args {
     /// The full path, as it was at the source; one that does not start with `/` is taken from the current directory
+    #[arg(add = complete::stored_path())]
     path: std::path::PathBuf,
     /// Of this host only
     #[arg(long, value_name = "NAME")]

@@ -1,7 +1,7 @@
 //! `coffre ls`.
 
 use crate::{
-    cli::{Run, look, output, split_snap_path, stream::Stream},
+    cli::{Run, complete, look, output, split_snap_path, stream::Stream},
     error::Result,
     ops::{
         ls::{self, Row},
@@ -11,14 +11,9 @@ use crate::{
 
 /// List a directory of a snapshot.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
-  coffre ls latest                       what was sealed last
-  coffre ls -l latest:/etc/nginx         with mode, owner, size and time
-  coffre ls -r yesterday:/home/ada       all that is below
-  coffre --json ls latest:/etc           exact values, one object a line")]
 pub struct Args {
     /// Snapshot and path: `latest`, `latest:/etc`, `yesterday:/home`
-    #[arg(value_name = "SNAP[:PATH]", default_value = "latest")]
+    #[arg(value_name = "SNAP[:PATH]", default_value = "latest", add = complete::snap_path())]
     what: String,
     /// With mode, owner, size and time
     #[arg(short, long)]

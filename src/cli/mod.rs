@@ -1,24 +1,36 @@
 //! The terminal: what was typed, and the one `match` over commands. The home of `clap`.
 
+mod audit;
+mod bisect;
 mod cat;
 mod catalog;
+mod complete;
+mod copy;
 mod diff;
+mod enroll;
+mod examples;
 mod exit;
 mod find;
+mod head;
 mod history;
 mod init;
+mod key;
 mod keys;
 mod look;
 mod ls;
+mod man;
 mod mount;
 mod mount_options;
 mod output;
 mod progress;
+mod restore;
 mod seal;
 mod snapshots;
 mod stats;
 mod stream;
 mod verify;
+
+pub use examples::EXAMPLES;
 
 use std::{
     path::{Path, PathBuf},
@@ -26,11 +38,12 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     cli::output::{Progress, Screen, When},
     error::{Error, Result},
+    format::name_from,
     store::{Local, Store},
     sys::{self, Cancel, Clock, SystemClock},
     vault::{StateDir, Vault},
@@ -109,10 +122,25 @@ enum Command {
     History(history::Args),
     /// Show what differs between two snapshots
     Diff(diff::Args),
+    /// Find the first version of a file for which a command fails
+    Bisect(bisect::Args),
     /// Show how much a vault holds, what it costs, and how it grows
     Stats(stats::Args),
+    /// Restore a snapshot, or a part of one, without a mount
+    Restore(Box<restore::Args>),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
+    /// Bring another copy of the vault up to date; needs no key
+    Copy(copy::Args),
+    /// Check all that can be checked without any secret, on the machine that stores the vault
+    Audit(audit::Args),
+    /// Print each sealer's newest snapshot in six words, to be compared by eye
+    Head(head::Args),
+    /// Who can read the vault, and who can seal into it
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Make this host a sealer of the vault, with the token that an owner made for it
+    Enroll(enroll::Args),
     /// The local catalog of a sealing host
     #[command(subcommand)]
     Catalog(catalog::Command),
@@ -121,8 +149,8 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print a manual page, or write all of them
+    Man(man::Args),
 }
 
 impl Globals {
@@ -134,7 +162,11 @@ impl Globals {
     /// Where the vault is, for `init`, or for opening it.
     fn store(&self) -> Result<(Arc<dyn Store>, PathBuf)> {
         let place = self.vault.as_deref().filter(|v| !v.is_empty());
-        let place = place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?;
+        self.store_at(place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?)
+    }
+
+    /// The store at `place`.
+    fn store_at(&self, place: &str) -> Result<(Arc<dyn Store>, PathBuf)> {
         if let Some((scheme, _)) = place.split_once("://") {
             return Err(Error::unsupported(format!("this coffre reads vaults in directories only, not at {scheme}://")));
         }
@@ -161,6 +193,14 @@ struct Opened {
     vault: Vault,
     path: PathBuf,
     state: StateDir,
+}
+
+impl Opened {
+    /// The name that this host's snapshots bear: its own, or that of its sealer where an owner chose another.
+    fn host(&self) -> Result<String> {
+        let host = sys::host_name();
+        Ok(self.state.sealer()?.map(|keys| keys.name).filter(|name| *name != name_from(&host)).unwrap_or(host))
+    }
 }
 
 /// The directory below which each vault's state directory lies.
@@ -194,7 +234,14 @@ struct Run<'a> {
 /// Parses the command line, runs the command, prints its error.
 pub fn main() -> ExitCode {
     let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
-    let cli = match Cli::try_parse_from(mount_options::translated(&words).unwrap_or(words)) {
+    // A shell asks what could follow; it says so in the environment.
+    match clap_complete::CompleteEnv::with_factory(command).try_complete(words.iter().cloned(), std::env::current_dir().ok().as_deref()) {
+        Ok(false) => (),
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(_) => return ExitCode::FAILURE,
+    }
+    let parsed = command().try_get_matches_from(mount_options::translated(&words).unwrap_or(words));
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(e) => {
             let code = if e.use_stderr() { exit::code(crate::error::ErrorKind::Usage) } else { 0 };
@@ -234,37 +281,28 @@ impl Run<'_> {
             Command::Find(args) => find::run(self, args),
             Command::History(args) => history::run(self, args),
             Command::Diff(args) => diff::run(self, args),
+            Command::Bisect(args) => bisect::run(self, args),
             Command::Stats(args) => stats::run(self, args),
+            Command::Restore(args) => restore::run(self, args),
             Command::Verify(args) => verify::run(self, args),
+            Command::Copy(args) => copy::run(self, args),
+            Command::Audit(args) => audit::run(self, args),
+            Command::Head(args) => head::run(self, args),
+            Command::Key(command) => key::run(self, command),
+            Command::Enroll(args) => enroll::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),
             Command::Completions { shell } => {
-                clap_complete::generate(*shell, &mut Cli::command(), "coffre", &mut std::io::stdout());
+                self.screen.plain(&String::from_utf8_lossy(&complete::registration(&shell.to_string())?))?;
                 Ok(0)
             }
-            Command::Man => manual(),
+            Command::Man(args) => man::run(self, args),
         }
     }
 }
 
-/// Prints one manual page: the program, then every command.
-fn manual() -> Result<u8> {
-    let mut page = Vec::new();
-    let failed = |e| Error::io("cannot write the manual page", e);
-    let mut command = Cli::command();
-    command.build();
-    clap_mangen::Man::new(command.clone()).render(&mut page).map_err(failed)?;
-    for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
-        let man = clap_mangen::Man::new(sub.clone());
-        page.extend_from_slice(format!(".SH {}\n", sub.get_name().to_uppercase()).as_bytes());
-        man.render_synopsis_section(&mut page)
-            .and_then(|()| man.render_description_section(&mut page))
-            .and_then(|()| man.render_options_section(&mut page))
-            .map_err(failed)?;
-    }
-    match std::io::Write::write_all(&mut std::io::stdout(), &page) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(failed(e)),
-        _ => Ok(0),
-    }
+/// The command line as it is read, with the examples of each command.
+fn command() -> clap::Command {
+    examples::add(Cli::command())
 }
 
 /// A path for people.

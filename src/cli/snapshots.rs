@@ -27,6 +27,9 @@ pub struct Args {
     /// The newest N only
     #[arg(long, value_name = "N")]
     last: Option<usize>,
+    /// Those that revoked sealers signed afterwards, and that are offered nowhere else
+    #[arg(long)]
+    revoked: bool,
 }
 
 /// Runs it.
@@ -39,19 +42,20 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         since_ns: look::since(look::moment(run, args.since.as_deref())?, args.since.as_deref()),
         until_ns: look::moment(run, args.until.as_deref())?,
         last: args.last,
+        revoked: args.revoked,
     };
     let unlocking = keys::unlocking(run.globals)?;
     // A host lists what it sealed itself without asking for anything.
     let own_only = unlocking.is_empty() && (opened.state.sealer()?.is_some() || !keys::can_ask());
     let owner = match own_only {
         true => None,
-        false => Some(unlocking.open(&*opened.vault.store, opened.vault.config.id)?),
+        false => Some(keys::open(&opened.vault, &unlocking)?),
     };
     let (rows, findings) = snapshots::run(&opened.vault, owner.as_ref(), &opened.state, &filter)?;
     run.screen.data(&rows, || text(&rows))?;
     for finding in &findings {
         match owner {
-            Some(_) => run.screen.warning(&format!("{}: {}", finding.object, finding.text)),
+            Some(_) => run.screen.warning(&format!("{}: {}: {}", finding.object, finding.kind.word(), finding.text)),
             None => run.screen.note(&finding.text),
         }
     }

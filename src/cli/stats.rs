@@ -1,21 +1,16 @@
 //! `coffre stats`.
 
 use crate::{
-    cli::{Run, look, output, split_snap_path},
+    cli::{Run, complete, look, output, split_snap_path},
     error::Result,
     ops::stats::{self, Alone, Big, Report},
 };
 
 /// Show how much a vault holds, what it costs, and how it grows.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
-  coffre stats                            counts, sizes, ratios, growth
-  coffre stats --biggest                  the largest files and directories of the newest snapshot
-  coffre stats --biggest yesterday:/var   of another one, below a path
-  coffre stats --alone                    what would be freed by forgetting one snapshot")]
 pub struct Args {
     /// The largest files and directories of a snapshot
-    #[arg(long, value_name = "SNAP[:PATH]", num_args = 0..=1, default_missing_value = "latest")]
+    #[arg(long, value_name = "SNAP[:PATH]", num_args = 0..=1, default_missing_value = "latest", add = complete::snap_path())]
     biggest: Option<String>,
     /// How many of them
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -46,7 +41,8 @@ fn text(report: &Report) -> String {
     let sealed = |s: &Option<crate::ops::look::SnapshotRow>| s.as_ref().map_or_else(|| "none".to_owned(), |s| s.time.clone());
     let times = |ratio: f64| format!("{ratio:.1} times");
     let mut lines = vec![
-        ("snapshots", format!("{} of {} hosts", output::count(report.snapshots as u64), output::count(report.hosts as u64))),
+        ("snapshots", output::count(report.snapshots as u64)),
+        ("hosts", output::count(report.hosts as u64)),
         ("oldest", sealed(&report.oldest)),
         ("newest", sealed(&report.newest)),
         ("newest holds", format!("{} files, {}", output::count(report.newest_files), output::bytes(report.newest_bytes))),

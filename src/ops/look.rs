@@ -12,12 +12,12 @@ use crate::{
     vault::{Dirs, Finding, OwnerKeys, Reader, Selector, Side, Snapshot, StateDir, Timeline, Vault, parts_of, select},
 };
 
-/// Frames kept, in bytes: meta frames are small, and each directory is decoded once.
-const FRAMES_BYTES_MAX: u64 = 24 << 20;
+/// Frames kept, in bytes. Directories are read in the order in which they were stored, and fresh pages are dear.
+const FRAMES_BYTES_MAX: u64 = 8 << 20;
 /// Threads that read ahead.
 const THREADS_MAX: usize = 4;
 /// Decoded directories kept, in bytes.
-const DIRS_BYTES_MAX: u64 = 32 << 20;
+const DIRS_BYTES_MAX: u64 = 24 << 20;
 
 /// A vault, looked into.
 pub struct Look {

@@ -4,27 +4,33 @@
 #![allow(unsafe_code)]
 
 mod clock;
+mod copy;
 mod crew;
 mod daemon;
 mod dir;
 mod file;
 mod lock;
+mod make;
 mod meta;
 mod mounts;
 mod piped;
 mod process;
+mod set;
 mod signal;
 mod source;
 mod time;
 
 pub use clock::{Clock, SimClock, SystemClock};
+pub use copy::{PrivateCopy, run_on_file};
 pub use crew::in_parallel;
 pub use daemon::{Readiness, daemonise, notify_ready};
 pub use dir::{Dir, FileType, Found, Stat, open_file, stat_of_file};
 pub use file::{
-    NewFile, create_private_dir, expect_reads, is_unfinished, read_at, replace, replace_durably, sync_dir, sync_file_and_dir, write_private,
+    NewFile, create_private_dir, expect_reads, is_unfinished, make_private, read_at, remove_dir, replace, replace_durably, sync_dir,
+    sync_file_and_dir, write_private,
 };
 pub use lock::FileLock;
+pub use make::{copy_content, forget_pages, open_unlinked, reserve, sync_file_system, umask};
 pub use meta::{Names, SparseMap, Xattrs, map_sparse, xattrs_of_fd, xattrs_of_name};
 pub use mounts::{MountInfo, detach, mount_at, mounts, set_read_ahead, unmount};
 pub use piped::Piped;
@@ -32,6 +38,7 @@ pub use process::{
     available_cores, effective_ids, file_limit, give_way, host_name, is_root, memory_free_share, peak_memory_bytes, raise_file_limit,
     random, readable_by_others, run_for_line, share_heaps,
 };
+pub use set::Subject;
 pub use signal::{Cancel, CaughtSignals, catch_signals};
 pub use source::{Manners, SourceFile};
-pub use time::{day_name, parse_moment, utc_name, utc_text};
+pub use time::{day_name, parse_moment, parse_start, utc_name, utc_stamp, utc_text};

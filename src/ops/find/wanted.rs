@@ -4,8 +4,8 @@ use crate::{
     error::{Error, Result},
     format::Entry,
     ops::{
+        patterns::glob::{self, Slash},
         row::Type,
-        seal::exclude::glob::{self, Slash},
     },
 };
 
