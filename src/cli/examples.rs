@@ -100,6 +100,17 @@ pub const EXAMPLES: &[(&str, &[Example])] = &[
             ("coffre stats --alone", "what would be freed by forgetting one snapshot"),
         ],
     ),
+    (
+        "verify",
+        &[
+            ("coffre verify", "every object is there and is what it was; needs no key on a sealing host"),
+            ("coffre verify --depth chunks", "every file can be read"),
+        ],
+    ),
+    ("copy", &[("coffre copy ~/copied", "make a copy, or bring it up to date"), ("coffre copy ~/copied --verify", "compare all of it")]),
+    ("key list", &[("coffre key list", "")]),
+    ("key add", &[("coffre key add --sealer web2 --output ~/web2.token", "a token for the host web2")]),
+    ("enroll", &[("coffre enroll ~/web2.token", "on web2, from then on a sealer")]),
     ("catalog rebuild", &[("coffre catalog rebuild", "")]),
     (
         "completions",
