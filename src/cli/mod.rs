@@ -3,6 +3,7 @@
 mod audit;
 mod cat;
 mod catalog;
+mod copy;
 mod enroll;
 mod exit;
 mod head;
@@ -13,6 +14,7 @@ mod mount;
 mod mount_options;
 mod output;
 mod progress;
+mod restore;
 mod seal;
 mod snapshots;
 mod verify;
@@ -99,8 +101,12 @@ enum Command {
     Unmount(mount::UnmountArgs),
     /// Print a file of a snapshot
     Cat(cat::Args),
+    /// Restore a snapshot, or a part of one, without a mount
+    Restore(Box<restore::Args>),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
+    /// Bring another copy of the vault up to date; needs no key
+    Copy(copy::Args),
     /// Check all that can be checked without any secret, on the machine that stores the vault
     Audit(audit::Args),
     /// Print each sealer's newest snapshot in six words, to be compared by eye
@@ -131,7 +137,11 @@ impl Globals {
     /// Where the vault is, for `init`, or for opening it.
     fn store(&self) -> Result<(Arc<dyn Store>, PathBuf)> {
         let place = self.vault.as_deref().filter(|v| !v.is_empty());
-        let place = place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?;
+        self.store_at(place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?)
+    }
+
+    /// The store at `place`.
+    fn store_at(&self, place: &str) -> Result<(Arc<dyn Store>, PathBuf)> {
         if let Some((scheme, _)) = place.split_once("://") {
             return Err(Error::unsupported(format!("this coffre reads vaults in directories only, not at {scheme}://")));
         }
@@ -235,7 +245,9 @@ impl Run<'_> {
             Command::Mount(args) => mount::run(self, args),
             Command::Unmount(args) => mount::unmount(self, args),
             Command::Cat(args) => cat::run(self, args),
+            Command::Restore(args) => restore::run(self, args),
             Command::Verify(args) => verify::run(self, args),
+            Command::Copy(args) => copy::run(self, args),
             Command::Audit(args) => audit::run(self, args),
             Command::Head(args) => head::run(self, args),
             Command::Key(command) => key::run(self, command),
