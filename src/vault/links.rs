@@ -141,8 +141,14 @@ fn follow(chain: &Chain, sealer: &str, mine: &[&Committed], links: &mut Links) {
 
 /// Holds the snapshots that this host has seen against those that are there. The second list is of forks whose branches all count.
 ///
-/// `own` is the name under which this host seals: what is newer than its own newest was made by another machine with the same keys.
-pub fn remembered(chain: &Chain, heads: &BTreeMap<String, (u64, SnapshotId)>, own: Option<&str>) -> (Vec<Finding>, Vec<Finding>) {
+/// `own` is the name under which this host seals: what is newer than its own newest, and not `made_here`, was made by another
+/// machine with the same keys.
+pub fn remembered(
+    chain: &Chain,
+    heads: &BTreeMap<String, (u64, SnapshotId)>,
+    own: Option<&str>,
+    made_here: impl Fn(&Committed) -> bool,
+) -> (Vec<Finding>, Vec<Finding>) {
     let (mut damage, mut forks) = (Vec::new(), Vec::new());
     for (sealer, (seq, id)) in heads {
         let key = SnapshotKey { sealer: sealer.clone(), seq: *seq };
@@ -164,7 +170,7 @@ pub fn remembered(chain: &Chain, heads: &BTreeMap<String, (u64, SnapshotId)>, ow
     }
     let newest = own.and_then(|own| Some((own, heads.get(own)?.0)));
     if let Some((own, seq)) = newest {
-        for committed in chain.committed.iter().filter(|c| c.key.sealer == own && c.key.seq > seq) {
+        for committed in chain.committed.iter().filter(|c| c.key.sealer == own && c.key.seq > seq && !made_here(c)) {
             let text = "is signed with this host's key, and was not made here: another machine has the key, or this host's state is older than its vault";
             forks.push(Finding::of(Trouble::Fork, committed.key.receipt(), text));
         }

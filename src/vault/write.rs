@@ -12,7 +12,7 @@ use crate::{
     },
     pack::{self, SealedPack},
     store::{self, Key},
-    vault::{PUBLIC_LEN_MAX, SealerKeys, SignerList, Vault},
+    vault::{PUBLIC_LEN_MAX, SealerKeys, SignerList, StateDir, Vault},
 };
 
 /// How often a commit looks for another number when somebody took the one it wanted.
@@ -47,6 +47,8 @@ pub struct CommitFacts {
 pub struct Writer<'a> {
     vault: &'a Vault,
     sealer: &'a SealerKeys,
+    /// Where the manifest is kept before the signature makes it count.
+    state: Option<&'a StateDir>,
     stored: Mutex<Vec<SegmentPack>>,
 }
 
@@ -68,7 +70,13 @@ pub struct NewSnapshot {
 impl<'a> Writer<'a> {
     /// Writes as `sealer`.
     pub fn new(vault: &'a Vault, sealer: &'a SealerKeys) -> Self {
-        Self { vault, sealer, stored: Mutex::default() }
+        Self { vault, sealer, state: None, stored: Mutex::default() }
+    }
+
+    /// Keeps the manifest of what it commits in `state`, just before the commit: so a host knows its own snapshots even if it died
+    /// a moment later, and one that it does not know was made by another machine with its keys.
+    pub fn remembering(self, state: &'a StateDir) -> Self {
+        Self { state: Some(state), ..self }
     }
 
     /// Stores a pack durably; it becomes part of the snapshot that `commit` makes. Called from several threads.
@@ -176,6 +184,10 @@ impl<'a> Writer<'a> {
         let bytes = receipt.encode();
         let signature = self.sealer.sign.sign(super::sign::RECEIPT, &bytes)?;
         store.put(&Key::receipt(&key), &bytes)?;
+        if let Some(state) = self.state {
+            // A state directory that is full does not keep a snapshot from being made; the seal says so afterwards.
+            let _ = state.keep_manifest(&key, &Receipt::id(&bytes), &manifest_bytes);
+        }
         store.put(&Key::signature(&key), &signature)?;
         Ok((key, Receipt::id(&bytes), manifest, manifest_bytes))
     }

@@ -184,7 +184,7 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
 
     vault.store.tidy(time_ns - UNFINISHED_NS)?;
     let mut refreshed = refresh::refresh(context)?;
-    let writer = Writer::new(vault, context.sealer);
+    let writer = Writer::new(vault, context.sealer).remembering(state);
     let mut known = refresh::known(context, &mut refreshed.catalog)?;
     refresh::adopt(&writer, &refreshed.catalog, &mut known)?;
     known.sort_unstable();
@@ -234,7 +234,7 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
         other => other?,
     };
     context.cancel.check()?;
-    remember::check(context, &refreshed)?;
+    let gone = remember::check(context, &refreshed)?;
 
     let changes =
         (comparable && stream.is_none()).then(|| Changes::of(&tally, before.as_ref().map(|before| &before.manifest.stats))).flatten();
@@ -263,8 +263,9 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
         pins,
     })?;
     // From here on the snapshot exists, whatever happens to this host's own memory of it.
-    let noted =
-        refreshed.note(&committed, u64::try_from(time_ns).unwrap_or(0)).and_then(|()| remember::remember(state, &refreshed, &committed));
+    let noted = refreshed
+        .note(&committed, u64::try_from(time_ns).unwrap_or(0))
+        .and_then(|()| remember::remember(state, &refreshed, &committed, &gone));
     if let Err(e) = noted {
         sink.send(Event::Warning(format!("the snapshot is sealed, but this host cannot remember it: {}", e.chain())));
     }
