@@ -107,9 +107,7 @@ enum Command {
     Verify(verify::Args),
     /// Bring another copy of the vault up to date; needs no key
     Copy(copy::Args),
-    /// Check all that can be checked without any secret, on the machine that stores the vault
     Audit(audit::Args),
-    /// Print each sealer's newest snapshot in six words, to be compared by eye
     Head(head::Args),
     /// Who can read the vault, and who can seal into it
     #[command(subcommand)]
@@ -262,6 +260,24 @@ impl Run<'_> {
     }
 }
 
+/// Writes what the manual says of one command.
+fn section(page: &mut Vec<u8>, name: &str, command: &clap::Command) -> std::io::Result<()> {
+    let man = clap_mangen::Man::new(command.clone());
+    page.extend_from_slice(format!(".SH {}\n", name.to_uppercase()).as_bytes());
+    man.render_synopsis_section(page)?;
+    man.render_description_section(page)?;
+    man.render_options_section(page)?;
+    if let Some(examples) = command.get_after_long_help() {
+        // As it stands: roff would fill the lines, and take a dot at the start of one for a command.
+        page.extend_from_slice(b".PP\n.nf\n");
+        for line in examples.to_string().lines() {
+            page.extend_from_slice(format!("\\&{}\n", line.replace('\\', "\\e").replace('-', "\\-")).as_bytes());
+        }
+        page.extend_from_slice(b".fi\n");
+    }
+    Ok(())
+}
+
 /// Prints one manual page: the program, then every command.
 fn manual() -> Result<u8> {
     let mut page = Vec::new();
@@ -270,12 +286,10 @@ fn manual() -> Result<u8> {
     command.build();
     clap_mangen::Man::new(command.clone()).render(&mut page).map_err(failed)?;
     for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
-        let man = clap_mangen::Man::new(sub.clone());
-        page.extend_from_slice(format!(".SH {}\n", sub.get_name().to_uppercase()).as_bytes());
-        man.render_synopsis_section(&mut page)
-            .and_then(|()| man.render_description_section(&mut page))
-            .and_then(|()| man.render_options_section(&mut page))
-            .map_err(failed)?;
+        section(&mut page, sub.get_name(), sub).map_err(failed)?;
+        for below in sub.get_subcommands().filter(|s| s.get_name() != "help") {
+            section(&mut page, &format!("{} {}", sub.get_name(), below.get_name()), below).map_err(failed)?;
+        }
     }
     match std::io::Write::write_all(&mut std::io::stdout(), &page) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(failed(e)),

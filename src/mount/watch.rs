@@ -12,7 +12,7 @@ use crate::{
         view::Views,
     },
     sys::{Cancel, Clock},
-    vault::{Reader, SignerList, Snapshot, load_snapshot, set_aside, sort},
+    vault::{Reader, SignerList, Snapshot, load_snapshot, not_offered, sort},
 };
 
 /// How often the vault is looked at: a listing of `snaps/`, so that a new snapshot shows within two seconds.
@@ -66,7 +66,7 @@ impl Watch {
                 Err(e) => self.sink.send(Event::Warning(format!("snapshot {} is not shown: {}", committed.key, e.chain()))),
             }
         }
-        for finding in chain.findings.iter().cloned().chain(set_aside(&chain, &signers)) {
+        for finding in chain.findings.iter().cloned().chain(not_offered(&chain, &signers)) {
             self.sink.send(Event::Warning(format!("{} is not shown: {}", finding.object, finding.text)));
         }
         sort(&mut snapshots);

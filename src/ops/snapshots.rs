@@ -9,7 +9,7 @@ use crate::{
     format::{SnapshotId, Stats},
     ops::chain::went_back,
     sys,
-    vault::{Finding, OwnerKeys, SignerList, Snapshot, StateDir, Vault, from_manifest, set_aside, sort},
+    vault::{Finding, OwnerKeys, SignerList, Snapshot, StateDir, Vault, from_manifest, not_offered, sort},
 };
 
 /// Which snapshots to show.
@@ -101,7 +101,7 @@ fn own(vault: &Vault, state: &StateDir, revoked: bool) -> Result<(Vec<Snapshot>,
     let mut chain = vault.chain(&signers, |_| 0)?;
     let mut snapshots = Vec::new();
     let mut hidden = 0;
-    chain.findings.extend(set_aside(&chain, &signers));
+    chain.findings.extend(not_offered(&chain, &signers));
     for committed in if revoked { &chain.revoked } else { &chain.committed } {
         match state.manifest(&committed.key, &committed.id).map(|cbor| from_manifest(vault, committed, &cbor)) {
             Some(Ok(snapshot)) => snapshots.push(snapshot),

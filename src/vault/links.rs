@@ -68,6 +68,19 @@ pub fn set_aside(chain: &Chain, signers: &SignerList) -> Vec<Finding> {
     chain.revoked.iter().map(finding).collect()
 }
 
+/// The same in short, for who offers snapshots: one finding a sealer.
+pub fn not_offered(chain: &Chain, signers: &SignerList) -> Vec<Finding> {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    chain.revoked.iter().for_each(|c| *counts.entry(&c.key.sealer).or_default() += 1);
+    let finding = |(sealer, n): (&str, u64)| {
+        let what = if n == 1 { "1 snapshot is".to_owned() } else { format!("{n} snapshots are") };
+        let since = signers.signers.revoked(sealer).map(|r| r.since_text()).unwrap_or_default();
+        let text = format!("{what} not offered, as {sealer} is revoked since {since}");
+        Finding::of(Trouble::Revoked, format!("snaps/{sealer}"), text)
+    };
+    counts.into_iter().map(finding).collect()
+}
+
 /// Whether a finding names this snapshot's receipt already.
 fn is_named(chain: &Chain, key: &SnapshotKey) -> bool {
     let receipt = key.receipt();

@@ -31,7 +31,7 @@ pub use finding::{Finding, Trouble, settle};
 pub use history::{Past, Timeline, Version, has_acl, is_same};
 pub use index::{Index, Located, read_segment};
 pub use keys::{OwnerKeys, SealerKeys};
-pub use links::{Expected, Links, expected, links, remembered, set_aside};
+pub use links::{Expected, Links, expected, links, not_offered, remembered, set_aside};
 pub use owners::{Ask, Unlocking, Way};
 pub use read::{FileReader, Reader, resolve_path};
 pub use recipe::recovery_kit;
