@@ -163,6 +163,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         },
         bytes_per_sec: args.limit_rate,
         workers: sys::available_cores(),
+        coin: None,
     };
     if args.dry_run {
         return dry_run::run(run, &opened, &options);

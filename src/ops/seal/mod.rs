@@ -75,6 +75,8 @@ pub struct Options {
     pub bytes_per_sec: Option<u64>,
     /// Threads that read, and threads that compress; with 1 the order of everything is always the same.
     pub workers: usize,
+    /// Decides which open pack a frame goes to, in place of random bits: a simulation wants the same again.
+    pub coin: Option<[u8; 32]>,
 }
 
 /// What was sealed.
@@ -216,6 +218,7 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
         compression: options.compression,
         bytes_per_sec: options.bytes_per_sec,
         workers: options.workers.max(1),
+        coin: options.coin,
         use_records: stream.is_none(),
         tally: &tally,
         began,
