@@ -3,6 +3,7 @@
 mod cat;
 mod catalog;
 mod exit;
+mod forget;
 mod init;
 mod keys;
 mod mount;
@@ -96,6 +97,14 @@ enum Command {
     Cat(cat::Args),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
+    /// Forget snapshots that no rule keeps, or that are named
+    Forget(forget::ForgetArgs),
+    /// Bring back forgotten snapshots
+    Undelete(forget::UndeleteArgs),
+    /// Keep snapshots whatever a policy says
+    Pin(forget::PinArgs),
+    /// Let a policy judge snapshots again
+    Unpin(forget::PinArgs),
     /// The local catalog of a sealing host
     #[command(subcommand)]
     Catalog(catalog::Command),
@@ -214,6 +223,10 @@ impl Run<'_> {
             Command::Unmount(args) => mount::unmount(self, args),
             Command::Cat(args) => cat::run(self, args),
             Command::Verify(args) => verify::run(self, args),
+            Command::Forget(args) => forget::forget(self, args),
+            Command::Undelete(args) => forget::undelete(self, args),
+            Command::Pin(args) => forget::pin(self, args, true),
+            Command::Unpin(args) => forget::pin(self, args, false),
             Command::Catalog(command) => catalog::run(self, command),
             Command::Completions { shell } => {
                 clap_complete::generate(*shell, &mut Cli::command(), "coffre", &mut std::io::stdout());

@@ -2,7 +2,10 @@
 
 pub mod cat;
 pub mod catalog;
+pub mod forget;
 pub mod init;
+pub mod pins;
 pub mod seal;
 pub mod snapshots;
+pub mod undelete;
 pub mod verify;

@@ -6,6 +6,7 @@ mod create;
 mod dirs;
 mod history;
 mod index;
+mod journal;
 mod keys;
 mod owners;
 mod read;
@@ -22,6 +23,7 @@ pub use create::{Created, create};
 pub use dirs::{Dir, Dirs, Held, Spot, parts_of};
 pub use history::{Past, Timeline, Version, has_acl, is_same};
 pub use index::{Index, Located, read_segment};
+pub use journal::{Condemnation, Forgotten, Journal, signed_records};
 pub use keys::{OwnerKeys, SealerKeys};
 pub use owners::{Ask, Unlocking, Way};
 pub use read::{FileReader, Reader, resolve_path};
@@ -30,7 +32,7 @@ pub use select::{Selector, select};
 pub use signers::SignerList;
 pub use snapshots::{Chain, Committed, Finding, Snapshot, from_manifest, load_snapshot, sort};
 pub use state::StateDir;
-pub use write::{CommitFacts, NewSnapshot, Writer};
+pub use write::{CommitFacts, Honour, NewSnapshot, Writer};
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use crate::{
     pack::{self, Unwrap},
     store::{self, Key},
     sys,
-    vault::{PUBLIC_LEN_MAX, SignerList, Vault, keys::OwnerKeys, sign},
+    vault::{Journal, PUBLIC_LEN_MAX, SignerList, Vault, keys::OwnerKeys, sign},
 };
 
 /// Longest receipt or manifest file accepted, in bytes.
@@ -143,14 +143,24 @@ impl Vault {
         Ok(last)
     }
 
-    /// Reads all snapshots, oldest first. Findings are those of the chain, and manifests that cannot be used.
+    /// Reads all snapshots that are wanted, oldest first. Findings are those of the chain, and manifests that cannot be used.
     pub fn snapshots(&self, owner: &OwnerKeys) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
+        let journal = Journal::load(self, Some(&owner.sign.public()))?;
+        let (snapshots, mut findings) = self.snapshots_but(owner, |id| journal.is_forgotten(id))?;
+        findings.extend(journal.findings);
+        Ok((snapshots, findings))
+    }
+
+    /// Reads all snapshots, oldest first, but those that `leave_out` names: their manifests may be gone.
+    pub fn snapshots_but(&self, owner: &OwnerKeys, leave_out: impl Fn(&SnapshotId) -> bool) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
         let signers = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
         let mut chain = self.chain(&signers, |_| 0)?;
         let mut snapshots = Vec::with_capacity(chain.committed.len());
-        for committed in &chain.committed {
+        for committed in chain.committed.iter().filter(|committed| !leave_out(&committed.id)) {
             match load_snapshot(self, owner, committed) {
                 Ok(snapshot) => snapshots.push(snapshot),
+                // Whoever decides by a list must know that it is whole.
+                Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled) => return Err(e),
                 Err(e) => chain.findings.push(Finding::new(committed.key.manifest(), e.chain())),
             }
         }
