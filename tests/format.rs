@@ -127,7 +127,7 @@ fn a_newer_vault_is_unsupported_never_corrupt() {
 #[test]
 fn public_texts_are_byte_for_byte_what_they_always_were() {
     let config = Config::new(VaultId([0xab; 16])).encode();
-    let expected = "coffre-vault 1\nid abababababababababababababababab\nchunk 32768 131072 524288\nframe 131072\npack 33554432\n";
+    let expected = "coffre-vault 1\nid abababababababababababababababab\nchunk 32768 131072 524288\nframe 131072\npack 16777216\n";
     assert_eq!(String::from_utf8(config).unwrap(), expected);
     let mut receipt = Receipt::default();
     receipt.push(digest(b""), "VAULT");

@@ -123,6 +123,7 @@ impl Catalog {
 
     fn with(db: sled::Db, dir: &Path, state: State) -> Result<Self> {
         guard(|| {
+            make_private(dir, &state)?;
             let tree = |name: &str| db.open_tree(name).map_err(failed);
             let (chunks, pending, dirs, entries) = (tree("chunks")?, tree("pending")?, tree("dirs")?, tree("entries")?);
             Ok(Self { chunks, pending, dirs, entries, db: Some(db), dir: dir.to_owned(), state })
@@ -293,6 +294,12 @@ fn generations(dir: &Path) -> Vec<u64> {
 }
 
 /// Opens sled at `path`; within a time limit if the last writer died.
+/// sled gives its files what the umask leaves; they hold names of files.
+fn make_private(dir: &Path, state: &State) -> Result<()> {
+    let path = generation(dir, state.generation);
+    sys::make_private(&path).map_err(|e| Error::io(format!("cannot keep {} from others", path.display()), e))
+}
+
 fn open_db(path: &Path, careful: bool) -> Result<sled::Db> {
     let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None).use_compression(false);
     let open = move || guard(|| config.open().map_err(failed));

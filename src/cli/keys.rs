@@ -9,10 +9,10 @@ use std::{
 use zeroize::Zeroizing;
 
 use crate::{
-    cli::Globals,
-    error::{Error, Result},
+    cli::{Globals, state_base},
+    error::{Error, ErrorKind, Result},
     sys,
-    vault::{Ask, OwnerKeys, Unlocking, Vault},
+    vault::{Ask, OwnerKeys, StateDir, Unlocking, Vault},
 };
 
 /// Longest identity or passphrase file read, in bytes.
@@ -37,8 +37,15 @@ pub fn can_ask() -> bool {
     std::io::stdin().is_terminal() || std::io::stderr().is_terminal()
 }
 
-/// Reads a file that holds a secret.
-fn secret_file(path: &Path, globals: &Globals) -> Result<Zeroizing<String>> {
+/// Reads a file that holds a secret. One that others can read is refused: it is none.
+pub fn secret_file(path: &Path) -> Result<Zeroizing<String>> {
+    let (text, mode) = read_small(path)?;
+    refuse_open(path, mode)?;
+    Ok(text)
+}
+
+/// The text of a key file, and its mode if others can read it.
+fn read_small(path: &Path) -> Result<(Zeroizing<String>, Option<u32>)> {
     let failed = |e| {
         Error::wrong_key(format!("cannot read the key file {}", path.display()))
             .because(e)
@@ -48,16 +55,20 @@ fn secret_file(path: &Path, globals: &Globals) -> Result<Zeroizing<String>> {
     if meta.len() > SECRET_FILE_LEN_MAX {
         return Err(Error::usage(format!("{} is too long to be a key", path.display())));
     }
-    if let Some(mode) = sys::readable_by_others(&meta) {
-        globals.screen().warning(&format!("{} can be read by others (mode {mode:04o}); chmod 600 it", path.display()));
-    }
-    std::fs::read_to_string(path).map(Zeroizing::new).map_err(failed)
+    let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(failed)?;
+    Ok((text, sys::readable_by_others(&meta)))
+}
+
+fn refuse_open(path: &Path, mode: Option<u32>) -> Result<()> {
+    let Some(mode) = mode else { return Ok(()) };
+    Err(Error::wrong_key(format!("{} can be read by others than its owner: its mode is {mode:04o}", path.display()))
+        .hint(format!("chmod 600 {}; if somebody else may have read it, it is no secret any more", path.display())))
 }
 
 /// The passphrase that the command line or the environment gives, if any; `explicit` leaves the environment out.
 pub fn passphrase(globals: &Globals, explicit: bool) -> Result<Option<Zeroizing<String>>> {
     if let Some(path) = &globals.passphrase_file {
-        let text = secret_file(path, globals)?;
+        let text = secret_file(path)?;
         let line = text.lines().next().unwrap_or_default();
         return not_empty(line, &path.display().to_string()).map(Some);
     }
@@ -93,7 +104,10 @@ pub fn unlocking(globals: &Globals) -> Result<Unlocking> {
     let ask: Option<Arc<dyn Ask>> = can_ask().then(|| Arc::new(Terminal) as _);
     let mut unlocking = Unlocking::asking(ask);
     for path in identity_files(globals) {
-        unlocking.add_identity_file(&path.display().to_string(), &secret_file(&path, globals)?)?;
+        let (text, mode) = read_small(&path)?;
+        // What is no secret at all is said first.
+        unlocking.add_identity_file(&path.display().to_string(), &text)?;
+        refuse_open(&path, mode)?;
     }
     Ok(match passphrase(globals, false)? {
         Some(secret) => unlocking.with_passphrase(secret),
@@ -103,7 +117,19 @@ pub fn unlocking(globals: &Globals) -> Result<Unlocking> {
 
 /// Unlocks the vault.
 pub fn unlock(globals: &Globals, vault: &Vault) -> Result<OwnerKeys> {
-    unlocking(globals)?.open(&*vault.store, vault.config.id)
+    open(vault, &unlocking(globals)?)
+}
+
+/// Unlocks the vault with what was gathered; a host that can only seal is told so.
+pub fn open(vault: &Vault, unlocking: &Unlocking) -> Result<OwnerKeys> {
+    let state = StateDir::new(&state_base()?, vault.config.id);
+    unlocking.open(&*vault.store, vault.config.id).map_err(|e| {
+        let seals = e.kind() == ErrorKind::WrongKey && unlocking.is_empty() && state.sealer().is_ok_and(|keys| keys.is_some());
+        match e.hint_text().map(str::to_owned) {
+            Some(hint) if seals => e.hint(format!("this host seals and cannot read, its owners can: {hint}")),
+            _ => e,
+        }
+    })
 }
 
 /// A new passphrase, asked for twice.

@@ -2,9 +2,11 @@
 
 mod cat;
 mod catalog;
+mod enroll;
 mod exit;
 mod forget;
 mod init;
+mod key;
 mod keys;
 mod mount;
 mod mount_options;
@@ -25,6 +27,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::{
     cli::output::{Progress, Screen, When},
     error::{Error, Result},
+    format::name_from,
     store::{Local, Store},
     sys::{self, Cancel, Clock, SystemClock},
     vault::{StateDir, Vault},
@@ -105,6 +108,11 @@ enum Command {
     Pin(forget::PinArgs),
     /// Let a policy judge snapshots again
     Unpin(forget::PinArgs),
+    /// Who can read the vault, and who can seal into it
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Make this host a sealer of the vault, with the token that an owner made for it
+    Enroll(enroll::Args),
     /// The local catalog of a sealing host
     #[command(subcommand)]
     Catalog(catalog::Command),
@@ -153,6 +161,14 @@ struct Opened {
     vault: Vault,
     path: PathBuf,
     state: StateDir,
+}
+
+impl Opened {
+    /// The name that this host's snapshots bear: its own, or that of its sealer where an owner chose another.
+    fn host(&self) -> Result<String> {
+        let host = sys::host_name();
+        Ok(self.state.sealer()?.map(|keys| keys.name).filter(|name| *name != name_from(&host)).unwrap_or(host))
+    }
 }
 
 /// The directory below which each vault's state directory lies.
@@ -227,6 +243,8 @@ impl Run<'_> {
             Command::Undelete(args) => forget::undelete(self, args),
             Command::Pin(args) => forget::pin(self, args, true),
             Command::Unpin(args) => forget::pin(self, args, false),
+            Command::Key(command) => key::run(self, command),
+            Command::Enroll(args) => enroll::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),
             Command::Completions { shell } => {
                 clap_complete::generate(*shell, &mut Cli::command(), "coffre", &mut std::io::stdout());

@@ -122,7 +122,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
             XattrsArg::Always => Xattrs::Always,
             XattrsArg::Never => Xattrs::Never,
         },
-        host: sys::host_name(),
+        host: opened.host()?,
         account: run.globals.verbose > 0,
     };
     // Before the passphrase is asked for, and before there is nobody to tell.

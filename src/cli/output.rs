@@ -73,13 +73,21 @@ impl Screen {
         Self { json, quiet, colour, progress, bar: Mutex::default(), pace: Mutex::default() }
     }
 
-    fn line(&self, style: Style, word: &str, text: &str) {
+    fn line(&self, style: Style, word: &'static str, text: &str) {
+        if self.progress == Progress::Json {
+            return self.object(&Told { did: word, text });
+        }
         let text = visible(text);
         let line = match self.colour {
             true => format!("coffre: {style}{word}:{style:#} {text}\n"),
             false => format!("coffre: {word}: {text}\n"),
         };
         self.write(&line);
+    }
+
+    /// Writes one object a line, so that who asked for objects finds nothing else.
+    fn object(&self, told: &impl Serialize) {
+        self.write(&(serde_json::to_string(told).unwrap_or_default() + "\n"));
     }
 
     fn write(&self, line: &str) {
@@ -100,6 +108,9 @@ impl Screen {
 
     /// Passes on what a command said.
     pub fn said(&self, text: &str) {
+        if self.progress == Progress::Json {
+            return self.object(&Told { did: "said", text });
+        }
         self.write(&format!("{}\n", visible(&text.replace('\t', "    "))));
     }
 
@@ -117,7 +128,7 @@ impl Screen {
             left: &'a LeftOut,
         }
         match self.progress {
-            Progress::Json => self.write(&(serde_json::to_string(&Line { left }).unwrap_or_default() + "\n")),
+            Progress::Json => self.object(&Line { left }),
             _ => self.line(AnsiColor::Cyan.on_default(), "left out", &left_out(left)),
         }
     }
@@ -125,7 +136,7 @@ impl Screen {
     /// Says why the command failed.
     pub fn error(&self, e: &Error) {
         self.end_progress();
-        if self.json {
+        if self.json || self.progress == Progress::Json {
             #[derive(Serialize)]
             struct Failure<'a> {
                 error: String,
@@ -135,9 +146,7 @@ impl Screen {
             }
             let failure =
                 Failure { error: e.chain(), hint: e.hint_text(), kind: format!("{:?}", e.kind()), exit_code: exit::code(e.kind()) };
-            let text = serde_json::to_string(&failure).unwrap_or_default();
-            let _ = writeln!(io::stderr(), "{text}");
-            return;
+            return self.object(&failure);
         }
         self.line(AnsiColor::Red.on_default().bold(), "error", &e.chain());
         if let Some(hint) = e.hint_text() {
@@ -202,6 +211,13 @@ impl Sink for Screen {
     fn wants_progress(&self) -> bool {
         matches!(self.progress, Progress::Always | Progress::Json)
     }
+}
+
+/// A line for people, for who reads objects.
+#[derive(Serialize)]
+struct Told<'a> {
+    did: &'static str,
+    text: &'a str,
 }
 
 /// Text with control characters made visible: a file name must not steer a terminal.

@@ -153,7 +153,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         rules: args.select.rules(),
         explain: run.globals.verbose > 0 && !run.globals.quiet,
         never: vec![opened.path.clone()],
-        host: args.host.clone().unwrap_or_else(sys::host_name),
+        host: args.host.clone().map_or_else(|| opened.host(), Ok)?,
         tags: args.tag.clone(),
         labels,
         accept_changes: args.accept_changes,
@@ -212,12 +212,18 @@ pub fn sealer_keys(run: &Run, opened: &Opened) -> Result<SealerKeys> {
     if unlocking.is_empty() && !keys::can_ask() {
         return seal::sealer_keys(&opened.vault, &opened.state);
     }
-    let owner = unlocking.open(&*opened.vault.store, opened.vault.config.id)?;
+    let owner = keys::open(&opened.vault, &unlocking)?;
     let name = name_from(&sys::host_name());
+    let had = opened.vault.has_sealer(&owner, &name)?;
     let sealer = opened.vault.enrol(&owner, &name)?;
-    opened.state.keep_sealer(&sealer)?;
-    opened.state.pin_owner(&owner.sign.public())?;
+    opened.state.enrol(&sealer, &owner.sign.public(), false)?;
     run.screen.note(&format!("this host is enrolled as sealer {name}; from now on it seals without an owner's key"));
+    if had {
+        let text = format!(
+            "sealer {name} was known before, and goes on here; if another machine seals under this name, make this one another: coffre key add --sealer NAME"
+        );
+        run.screen.note(&text);
+    }
     Ok(sealer)
 }
 

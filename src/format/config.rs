@@ -22,7 +22,7 @@ pub struct Config {
 impl Config {
     /// The configuration of a new vault.
     pub fn new(id: VaultId) -> Self {
-        Self { id, frame_target: FRAME_TARGET_DATA, pack_len_max: 32 << 20 }
+        Self { id, frame_target: FRAME_TARGET_DATA, pack_len_max: 16 << 20 }
     }
 
     /// Returns the bytes of `VAULT`.

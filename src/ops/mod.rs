@@ -2,8 +2,10 @@
 
 pub mod cat;
 pub mod catalog;
+pub mod enroll;
 pub mod forget;
 pub mod init;
+pub mod key;
 pub mod pins;
 pub mod seal;
 pub mod snapshots;

@@ -107,6 +107,31 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
 }
 
+/// Keeps a directory and all below it from others than the owner: modes 0700 and 0600.
+pub fn make_private(path: &Path) -> io::Result<()> {
+    let meta = match fs::symlink_metadata(path) {
+        // Whoever works in there took it away meanwhile.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    if meta.is_dir() {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+        return fs::read_dir(path)?.try_for_each(|entry| make_private(&entry?.path()));
+    }
+    match meta.is_file() && meta.mode() & 0o077 != 0 {
+        true => fs::set_permissions(path, fs::Permissions::from_mode(0o600)),
+        false => Ok(()),
+    }
+}
+
+/// Removes a directory with all below it, if it is there.
+pub fn remove_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
 /// Makes the names in `dir` durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()

@@ -22,7 +22,8 @@ pub use clock::{Clock, SimClock, SystemClock};
 pub use daemon::{Readiness, daemonise, notify_ready};
 pub use dir::{Dir, FileType, Found, Stat, open_file, stat_of_file};
 pub use file::{
-    NewFile, create_private_dir, expect_reads, is_unfinished, read_at, replace_durably, sync_dir, sync_file_and_dir, write_private,
+    NewFile, create_private_dir, expect_reads, is_unfinished, make_private, read_at, remove_dir, replace_durably, sync_dir,
+    sync_file_and_dir, write_private,
 };
 pub use lock::FileLock;
 pub use meta::{Names, SparseMap, Xattrs, map_sparse, xattrs_of_fd, xattrs_of_name};

@@ -1,17 +1,17 @@
-//! A new vault, and a host's way into one.
+//! A new vault.
 
 use std::sync::Arc;
 
 use crate::{
     error::{Error, Result},
-    format::{Config, DomainId, VaultId, is_name},
-    pack,
+    format::{Config, VaultId},
     store::{self, Key, Store},
     sys,
     vault::{
         Vault,
+        enrol::{check_name, put_key, put_sealer},
         keys::{OwnerKeys, SealerKeys},
-        owners::{KEY_FILE_LEN_MAX, Way},
+        owners::Way,
         recipe,
         signers::SignerList,
     },
@@ -34,11 +34,7 @@ pub struct Created {
 /// # Errors
 /// `Conflict` if `store` holds anything already.
 pub fn create(store: Arc<dyn Store>, ways: &[Way], name: &str) -> Result<Created> {
-    if !is_name(name) {
-        return Err(
-            Error::usage(format!("`{name}` cannot name a sealer")).hint("use 1 to 64 letters, digits, dots, dashes and underscores")
-        );
-    }
+    check_name(name)?;
     if ways.is_empty() {
         return Err(Error::usage("a vault needs a way in").hint("give --recipient age1… or a passphrase"));
     }
@@ -75,53 +71,4 @@ fn write_all(store: &dyn Store, config: &Config, owner: &OwnerKeys, sealer: &Sea
     put_sealer(store, owner, sealer)?;
     SignerList::create(store, owner, sealer)?;
     store.put(&Key::fixed("VAULT"), &config.encode())
-}
-
-/// Stores a key file and its second copy.
-fn put_key(store: &dyn Store, name: &str, bytes: &[u8]) -> Result<()> {
-    store.put(&Key::fixed(format!("parity/keys/{name}")), bytes)?;
-    store.put(&Key::fixed(format!("keys/{name}")), bytes)
-}
-
-fn put_sealer(store: &dyn Store, owner: &OwnerKeys, sealer: &SealerKeys) -> Result<()> {
-    let file = pack::seal_whole(&[&owner.meta_recipient()], sealer.encode().as_bytes())?;
-    put_key(store, &format!("sealer-{}.age", sealer.name), &file)
-}
-
-impl Vault {
-    /// The dedup domains of the sealers whose key files open.
-    pub fn sealer_domains(&self, owner: &OwnerKeys) -> Result<Vec<DomainId>> {
-        let files = store::list_all(&*self.store, "keys")?;
-        let sealers = files.iter().filter(|(key, _)| key.file_name().starts_with("sealer-"));
-        Ok(sealers.filter_map(|(key, _)| self.sealer_file(owner, key).ok()).map(|sealer| sealer.domain).collect())
-    }
-
-    fn sealer_file(&self, owner: &OwnerKeys, key: &Key) -> Result<SealerKeys> {
-        let read = |key: &Key| {
-            let file = store::get_all(&*self.store, key, KEY_FILE_LEN_MAX)?;
-            let identities: Vec<pack::Unwrap> = owner.meta_identities().iter().map(|i| i as pack::Unwrap).collect();
-            let text = pack::open_whole(&identities, &file, key.as_str())?;
-            SealerKeys::decode(std::str::from_utf8(&text).map_err(|_| Error::corrupt(format!("{key} is not text")))?)
-        };
-        read(key).or_else(|e| read(&Key::fixed(format!("parity/{key}"))).map_err(|_| e))
-    }
-
-    /// Returns the keys with which this host seals as `name`: those that the vault keeps for it, or new ones.
-    ///
-    /// For a host that lost its state directory, or never had one, and an owner who is present.
-    pub fn enrol(&self, owner: &OwnerKeys, name: &str) -> Result<SealerKeys> {
-        let list = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
-        if list.signers.sealer(name).is_some() {
-            let key = Key::fixed(format!("keys/sealer-{name}.age"));
-            let keys = self.sealer_file(owner, &key)?;
-            return match keys.vault == self.config.id && keys.name == name {
-                true => Ok(keys),
-                false => Err(Error::corrupt(format!("{key} holds the keys of another sealer"))),
-            };
-        }
-        let sealer = owner.new_sealer(name)?;
-        put_sealer(&*self.store, owner, &sealer)?;
-        list.add(&*self.store, owner, &sealer)?;
-        Ok(sealer)
-    }
 }

@@ -107,7 +107,11 @@ impl OwnerKeys {
 
     /// Makes what a host needs to seal as `name`, in a dedup domain of its own.
     pub fn new_sealer(&self, name: &str) -> Result<SealerKeys> {
-        let domain = DomainId(sys::random()?);
+        self.new_sealer_in(name, DomainId(sys::random()?))
+    }
+
+    /// The same in a domain that others share.
+    pub fn new_sealer_in(&self, name: &str, domain: DomainId) -> Result<SealerKeys> {
         Ok(SealerKeys::new(
             self.vault,
             name.to_owned(),

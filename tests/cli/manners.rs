@@ -123,3 +123,22 @@ fn progress_as_json_is_one_object_a_line_on_standard_error() {
     assert_eq!(names, fields);
     assert!(done.text().starts_with("sealed "), "{}", done.text());
 }
+
+#[test]
+fn with_progress_as_json_warnings_and_errors_are_objects_too() {
+    let home = Home::new();
+    fs::create_dir_all(home.source()).unwrap();
+    for n in 0..30 {
+        fs::write(home.source().join(format!("f{n}")), noise(100, n)).unwrap();
+    }
+    home.coffre(["seal"]).args([home.source()]).ok();
+    for n in 1..30 {
+        fs::remove_file(home.source().join(format!("f{n}"))).unwrap();
+    }
+    let objects = |err: &str| -> Vec<serde_json::Value> { err.lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
+    let done = home.coffre(["seal", "--progress", "json"]).args([home.source()]).ok();
+    let told = objects(&done.err);
+    assert!(told.iter().any(|o| o["did"] == "warning" && o["text"].as_str().unwrap().contains("are gone")), "{told:?}");
+    let failed = home.coffre(["cat", "latest:/nowhere", "--progress", "json"]).run();
+    assert_eq!(objects(&failed.err).last().unwrap()["exit_code"], failed.code);
+}

@@ -1,0 +1,42 @@
+//! `coffre key list`.
+
+use crate::{
+    cli::{Run, keys, output},
+    error::Result,
+    ops::key::{self, Listed},
+};
+
+/// Runs it.
+pub fn run(run: &Run) -> Result<u8> {
+    let opened = run.globals.open()?;
+    let unlocking = keys::unlocking(run.globals)?;
+    let owner = match unlocking.is_empty() {
+        true => None,
+        false => Some(keys::open(&opened.vault, &unlocking)?),
+    };
+    let listed = key::list(&opened.vault, owner.as_ref(), &opened.state)?;
+    run.screen.data(&listed, || text(&listed))?;
+    Ok(0)
+}
+
+fn text(listed: &Listed) -> String {
+    let ways: Vec<Vec<String>> = listed
+        .ways
+        .iter()
+        .map(|w| vec![w.number.to_string(), w.kind.clone(), w.name.clone().unwrap_or_default(), w.file.clone()])
+        .collect();
+    let sealers: Vec<Vec<String>> = listed
+        .sealers
+        .iter()
+        .map(|s| {
+            let here = if s.here { "  (this host)" } else { "" };
+            vec![s.name.clone(), s.domain.clone().unwrap_or_else(|| "-".to_owned()), format!("{}{here}", s.key)]
+        })
+        .collect();
+    format!(
+        "{}\n{}\nowner's signing key: {}\n",
+        output::columns(&["WAY IN", "KIND", "NAME", "FILE"], &ways),
+        output::columns(&["SEALER", "DOMAIN", "KEY"], &sealers),
+        listed.owner.as_deref().unwrap_or("unknown"),
+    )
+}

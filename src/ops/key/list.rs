@@ -1,0 +1,70 @@
+//! The ways in and the sealers, as rows. Without an owner's key what everybody can see; with one, the rest.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use crate::{
+    error::Result,
+    vault::{OwnerKeys, SealerKeys, SignerList, StateDir, Vault, WayFile, way_files},
+};
+
+/// One way in.
+#[derive(Clone, Debug, Serialize)]
+pub struct WayRow {
+    /// Its number.
+    pub number: u32,
+    /// `passphrase`, `age`, `ssh` or `plugin`.
+    pub kind: String,
+    /// The name that somebody gave it.
+    pub name: Option<String>,
+    /// Its file.
+    pub file: String,
+}
+
+/// One sealer.
+#[derive(Clone, Debug, Serialize)]
+pub struct SealerRow {
+    /// Its name.
+    pub name: String,
+    /// Its public key.
+    pub key: String,
+    /// Its dedup domain: the first digits. Only an owner knows.
+    pub domain: Option<String>,
+    /// Whether this host is that sealer.
+    pub here: bool,
+}
+
+/// Everybody.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed {
+    /// The owner's public key.
+    pub owner: Option<String>,
+    /// The ways in, by number.
+    pub ways: Vec<WayRow>,
+    /// The sealers, in the order in which they came.
+    pub sealers: Vec<SealerRow>,
+}
+
+/// Lists ways in and sealers.
+pub fn list(vault: &Vault, owner: Option<&OwnerKeys>, state: &StateDir) -> Result<Listed> {
+    let pinned = match owner {
+        Some(owner) => Some(owner.sign.public()),
+        None => state.pinned_owner()?,
+    };
+    let signers = SignerList::load(&*vault.store, pinned.as_deref())?.signers;
+    let here = state.sealer()?.map(|keys| keys.name);
+    let kept: HashMap<String, SealerKeys> = match owner {
+        Some(owner) => vault.sealers(owner)?.into_iter().map(|keys| (keys.name.clone(), keys)).collect(),
+        None => HashMap::new(),
+    };
+    let sealers = signers.0.iter().filter(|s| !s.owner).map(|s| SealerRow {
+        name: s.name.clone(),
+        key: s.key.clone(),
+        domain: kept.get(&s.name).map(|keys| keys.domain.short()),
+        here: here.as_ref() == Some(&s.name),
+    });
+    let ways = way_files(&*vault.store)?;
+    let way = |file: &WayFile| WayRow { number: file.number, kind: file.kind.clone(), name: file.name.clone(), file: file.path() };
+    Ok(Listed { owner: signers.owner().map(str::to_owned), ways: ways.iter().map(way).collect(), sealers: sealers.collect() })
+}

@@ -1,0 +1,360 @@
+//! Sealing hosts: how one becomes known to a vault, and how its keys travel to it.
+//!
+//! An owner makes the keys. They are stored twice: in `keys/sealer-NAME.age`, for the owners; and in `enrol/NAME-….age`, for
+//! the host, sealed to an identity that exists nowhere but in the token. So the token is worth nothing without the vault, the
+//! vault nothing without the token, and both nothing once the host has enrolled and taken its object away.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::{DomainId, Key32, VaultId, digest, hex, is_name, unhex},
+    pack::{self, Identity, identity_from_bytes},
+    store::{self, Key, Store},
+    sys,
+    vault::{
+        StateDir, Vault,
+        keys::{OwnerKeys, SealerKeys},
+        owners::KEY_FILE_LEN_MAX,
+        signers::SignerList,
+    },
+};
+
+/// What a token begins with.
+const TOKEN_PREFIX: &str = "coffre-enroll-1";
+/// What every public key of ours begins with; a token leaves it out.
+const ED25519: &str = "ssh-ed25519 ";
+/// Characters behind that.
+const ED25519_LEN: usize = 68;
+/// How often a list of signers is tried again when another owner wrote one at the same moment.
+const LIST_ATTEMPTS: usize = 4;
+
+/// What an owner carries to a host: one line of text. With the vault it opens one object in it, until the host has enrolled.
+pub struct Token {
+    /// The vault.
+    pub vault: VaultId,
+    /// The sealer.
+    pub name: String,
+    /// The owner's public key, which the host will trust from then on.
+    pub owner: String,
+    secret: Key32,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token({} of {})", self.name, self.vault)
+    }
+}
+
+impl Token {
+    fn new(vault: VaultId, name: &str, owner: &OwnerKeys) -> Result<Self> {
+        Ok(Self { vault, name: name.to_owned(), owner: owner.sign.public(), secret: Key32::new(sys::random()?) })
+    }
+
+    /// The line.
+    pub fn encode(&self) -> Zeroizing<String> {
+        let owner = self.owner.strip_prefix(ED25519).unwrap_or(&self.owner);
+        let secret = Zeroizing::new(hex(self.secret.expose()));
+        Zeroizing::new(format!("{TOKEN_PREFIX}:{}:{}:{}:{owner}", self.vault, self.name, *secret))
+    }
+
+    /// Reads the line, wherever it stands in `text`.
+    pub fn decode(text: &str) -> Result<Self> {
+        let line = text.lines().map(str::trim).find(|l| l.starts_with("coffre-enroll-"));
+        let line = line.ok_or_else(|| {
+            Error::usage("that is no enrolment token").hint("an owner makes one: coffre key add --sealer NAME --output FILE")
+        })?;
+        let mut parts = line.split(':');
+        match parts.next() {
+            Some(TOKEN_PREFIX) => (),
+            other => {
+                let version = other.unwrap_or_default();
+                return Err(Error::unsupported(format!("this coffre reads {TOKEN_PREFIX}, and the token is of kind {version}")));
+            }
+        }
+        let mut read = || {
+            let token = Self {
+                vault: VaultId(unhex(parts.next()?)?),
+                name: parts.next().filter(|n| is_name(n))?.to_owned(),
+                secret: Key32::new(unhex(parts.next()?)?),
+                owner: parts.next().filter(|key| key.len() == ED25519_LEN).map(|key| format!("{ED25519}{key}"))?,
+            };
+            parts.next().is_none().then_some(token)
+        };
+        // What is wrong with it is not said: the text is a secret.
+        read().ok_or_else(|| Error::usage("the enrolment token is not whole").hint("copy the whole line, as it was printed"))
+    }
+
+    fn identity(&self) -> Identity {
+        identity_from_bytes(self.secret.expose())
+    }
+
+    /// Where the object lies that this token opens.
+    fn place(&self) -> Key {
+        Key::fixed(format!("enrol/{}-{}.age", self.name, &digest(self.identity().to_public().to_string().as_bytes()).to_string()[..16]))
+    }
+}
+
+/// A sealer that an owner has just made known.
+pub struct NewSealer {
+    /// What the host needs.
+    pub token: Token,
+    /// Its keys.
+    pub keys: SealerKeys,
+    /// Other sealers of its domain.
+    pub shared_with: Vec<String>,
+}
+
+/// Which dedup domain a new sealer belongs to.
+#[derive(Clone, Debug)]
+pub enum Domain {
+    /// One of its own.
+    Own,
+    /// That of this sealer.
+    Of(String),
+}
+
+fn key_of(name: &str) -> Key {
+    Key::fixed(format!("keys/sealer-{name}.age"))
+}
+
+/// Stores a key file and its second copy.
+pub(super) fn put_key(store: &dyn Store, name: &str, bytes: &[u8]) -> Result<()> {
+    store.put(&Key::fixed(format!("parity/keys/{name}")), bytes)?;
+    store.put(&Key::fixed(format!("keys/{name}")), bytes)
+}
+
+/// Stores what a sealer holds, for the owners.
+pub(super) fn put_sealer(store: &dyn Store, owner: &OwnerKeys, sealer: &SealerKeys) -> Result<()> {
+    let file = pack::seal_whole(&[&owner.meta_recipient()], sealer.encode().as_bytes())?;
+    put_key(store, &format!("sealer-{}.age", sealer.name), &file)
+}
+
+/// Fails unless `name` can name a sealer.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    if !is_name(name) {
+        let hint = "use 1 to 64 letters, digits, dots, dashes and underscores, not starting with a dot or a dash";
+        return Err(Error::usage(format!("`{name}` cannot name a sealer")).hint(hint));
+    }
+    match name.eq_ignore_ascii_case("owner") {
+        true => Err(Error::usage(format!("`{name}` cannot name a sealer: lists of signers call the vault's owner that"))
+            .hint("choose another name, such as that of the host")),
+        false => Ok(()),
+    }
+}
+
+impl Vault {
+    /// The keys of every sealer whose file opens, by name.
+    pub fn sealers(&self, owner: &OwnerKeys) -> Result<Vec<SealerKeys>> {
+        let files = store::list_all(&*self.store, "keys")?;
+        let sealers = files.iter().filter(|(key, _)| key.file_name().starts_with("sealer-"));
+        Ok(sealers.filter_map(|(key, _)| self.sealer_file(owner, key).ok()).collect())
+    }
+
+    /// The dedup domains of the sealers whose key files open.
+    pub fn sealer_domains(&self, owner: &OwnerKeys) -> Result<Vec<DomainId>> {
+        Ok(self.sealers(owner)?.into_iter().map(|sealer| sealer.domain).collect())
+    }
+
+    fn sealer_file(&self, owner: &OwnerKeys, key: &Key) -> Result<SealerKeys> {
+        let read = |key: &Key| {
+            let file = store::get_all(&*self.store, key, KEY_FILE_LEN_MAX)?;
+            let identities: Vec<pack::Unwrap> = owner.meta_identities().iter().map(|i| i as pack::Unwrap).collect();
+            let text = pack::open_whole(&identities, &file, key.as_str())?;
+            SealerKeys::decode(std::str::from_utf8(&text).map_err(|_| Error::corrupt(format!("{key} is not text")))?)
+        };
+        read(key).or_else(|e| read(&Key::fixed(format!("parity/{key}"))).map_err(|_| e))
+    }
+
+    /// The keys that the vault keeps for sealer `name`.
+    fn kept_sealer(&self, owner: &OwnerKeys, name: &str) -> Result<SealerKeys> {
+        let key = key_of(name);
+        let keys = self.sealer_file(owner, &key)?;
+        match keys.vault == self.config.id && keys.name == name {
+            true => Ok(keys),
+            false => Err(Error::corrupt(format!("{key} holds the keys of another sealer"))),
+        }
+    }
+
+    /// Whether the owner's list has a sealer called `name`.
+    pub fn has_sealer(&self, owner: &OwnerKeys, name: &str) -> Result<bool> {
+        Ok(SignerList::load(&*self.store, Some(&owner.sign.public()))?.signers.sealer(name).is_some())
+    }
+
+    /// Returns the keys with which this host seals as `name`: those that the vault keeps for it, or new ones.
+    ///
+    /// For a host that lost its state directory, or never had one, and an owner who is present.
+    pub fn enrol(&self, owner: &OwnerKeys, name: &str) -> Result<SealerKeys> {
+        match self.has_sealer(owner, name)? {
+            true => self.kept_sealer(owner, name),
+            false => self.new_sealer(owner, name, &Domain::Own),
+        }
+    }
+
+    /// Makes a sealer known, and returns what to carry to its host.
+    ///
+    /// # Errors
+    /// `Conflict` if there is one of that name, or of one that differs by capital letters only.
+    pub fn add_sealer(&self, owner: &OwnerKeys, name: &str, domain: &Domain) -> Result<NewSealer> {
+        let keys = self.new_sealer(owner, name, domain)?;
+        self.invite(owner, keys)
+    }
+
+    /// Returns a new token for a sealer that is known already: its host lost its state directory.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none of that name; `Missing` if its keys are gone from the vault.
+    pub fn invite_again(&self, owner: &OwnerKeys, name: &str) -> Result<NewSealer> {
+        check_name(name)?;
+        let list = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
+        if list.signers.sealer(name).is_none() {
+            return Err(Error::not_found(format!("no sealer is called {name}"))
+                .hint("coffre key list shows those that there are; without --again a new one is made"));
+        }
+        let keys = self.kept_sealer(owner, name).map_err(|e| match e.kind() {
+            ErrorKind::Missing | ErrorKind::Corrupt | ErrorKind::WrongKey => {
+                e.hint("its keys cannot be had from the vault any more; make a sealer of another name for that host")
+            }
+            _ => e,
+        })?;
+        self.invite(owner, keys)
+    }
+
+    fn invite(&self, owner: &OwnerKeys, keys: SealerKeys) -> Result<NewSealer> {
+        let token = Token::new(self.config.id, &keys.name, owner)?;
+        let file = pack::seal_whole(&[&token.identity().to_public()], keys.encode().as_bytes())?;
+        self.store.put(&token.place(), &file)?;
+        let mut shared_with: Vec<String> =
+            self.sealers(owner)?.into_iter().filter(|s| s.domain == keys.domain && s.name != keys.name).map(|s| s.name).collect();
+        shared_with.sort_unstable();
+        Ok(NewSealer { token, keys, shared_with })
+    }
+
+    fn new_sealer(&self, owner: &OwnerKeys, name: &str, domain: &Domain) -> Result<SealerKeys> {
+        check_name(name)?;
+        for attempt in 1.. {
+            let list = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
+            // Stores may take names that differ by capital letters only for the same.
+            if let Some(other) = list.signers.0.iter().find(|s| !s.owner && s.name.eq_ignore_ascii_case(name)) {
+                return Err(Error::conflict(format!("there is a sealer called {} already", other.name)).hint(format!(
+                    "choose another name; if that host lost its state directory: coffre key add --sealer {} --again",
+                    other.name
+                )));
+            }
+            let kept = match self.store.stat(&key_of(name))? {
+                // Somebody began to add it and was interrupted.
+                Some(_) => Some(self.kept_sealer(owner, name)?),
+                None => None,
+            };
+            let sealer = match (kept, domain) {
+                (Some(sealer), _) => sealer,
+                (None, Domain::Own) => owner.new_sealer(name)?,
+                (None, Domain::Of(other)) => {
+                    let of = list.signers.sealer(other).map(|_| self.kept_sealer(owner, other)).transpose()?;
+                    let of =
+                        of.ok_or_else(|| Error::not_found(format!("no sealer is called {other}")).hint("coffre key list shows them"))?;
+                    owner.new_sealer_in(name, of.domain)?
+                }
+            };
+            put_sealer_once(&*self.store, owner, &sealer)?;
+            match list.add(&*self.store, owner, &sealer) {
+                Err(e) if e.kind() == ErrorKind::Conflict && attempt < LIST_ATTEMPTS => continue,
+                other => return other.map(|()| sealer),
+            }
+        }
+        Err(Error::bug("counting ended"))
+    }
+
+    /// Opens what `token` leads to: the keys with which this host is to seal. Nothing is changed.
+    ///
+    /// # Errors
+    /// `WrongKey` if the token was used already; `Conflict` if it is of another vault.
+    pub fn redeem(&self, token: &Token) -> Result<SealerKeys> {
+        if token.vault != self.config.id {
+            return Err(Error::conflict(format!("the token is for vault {}, and this is vault {}", token.vault, self.config.id))
+                .hint("check --vault, and that the token is the one for this host"));
+        }
+        let place = token.place();
+        let file = store::get_all(&*self.store, &place, KEY_FILE_LEN_MAX).map_err(|e| match e.kind() {
+            ErrorKind::Missing => {
+                Error::wrong_key(format!("the token for sealer {} was used already, or is of an older copy of this vault", token.name))
+                    .hint(format!("an owner makes another: coffre key add --sealer {} --again", token.name))
+            }
+            _ => e,
+        })?;
+        let text = pack::open_whole(&[&token.identity()], &file, place.as_str())?;
+        let keys = SealerKeys::decode(std::str::from_utf8(&text).map_err(|_| Error::corrupt(format!("{place} is not text")))?)?;
+        let list = SignerList::load(&*self.store, Some(&token.owner))?;
+        match keys.vault == self.config.id && keys.name == token.name && list.signers.sealer(&keys.name) == Some(&keys.sign.public()) {
+            true => Ok(keys),
+            false => Err(Error::corrupt(format!("{place} does not hold the keys of sealer {} as the owner's list has it", token.name))),
+        }
+    }
+
+    /// Takes away what `token` led to: from now on it leads nowhere.
+    pub fn forget_token(&self, token: &Token) -> Result<()> {
+        self.store.delete(&token.place())
+    }
+}
+
+/// Stores a sealer's file unless one that opens is there: age files of equal content differ.
+fn put_sealer_once(store: &dyn Store, owner: &OwnerKeys, sealer: &SealerKeys) -> Result<()> {
+    match store.stat(&key_of(&sealer.name))? {
+        Some(_) => Ok(()),
+        None => put_sealer(store, owner, sealer),
+    }
+}
+
+impl StateDir {
+    /// Makes this host seal as `keys` say, and trust `owner` from now on.
+    ///
+    /// # Errors
+    /// `Conflict` if it seals under another name already, or knows another owner, unless `replace`.
+    pub fn enrol(&self, keys: &SealerKeys, owner: &str, replace: bool) -> Result<()> {
+        self.create()?;
+        let had = self.sealer()?;
+        if let Some(had) = &had
+            && !replace
+            && (had.name != keys.name || had.sign.public() != keys.sign.public())
+        {
+            return Err(Error::conflict(format!("this host seals into this vault already, as {}", had.name))
+                .hint(format!("--replace makes it {} from now on; {} keeps what it sealed", keys.name, had.name)));
+        }
+        if let Some(pinned) = self.pinned_owner()?
+            && pinned != owner
+            && !replace
+        {
+            return Err(Error::conflict("this host knows this vault with another owner's key than the token's")
+                .hint("compare the owner's key with the recovery kit; if the token is right: --replace"));
+        }
+        // What the catalog took in is of the old domain, and it would never look for what is older than itself in the new one.
+        if had.is_none_or(|had| had.domain != keys.domain) {
+            sys::remove_dir(&self.catalog()).map_err(|e| Error::io(format!("cannot remove {}", self.catalog().display()), e))?;
+        }
+        self.pin_owner(owner)?;
+        self.keep_sealer(keys)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_reads_back_and_a_part_of_it_does_not() {
+        let owner = OwnerKeys::generate(VaultId([1; 16])).unwrap();
+        let token = Token::new(VaultId([1; 16]), "web-1.example", &owner).unwrap();
+        let text = token.encode();
+        let again = Token::decode(&format!("carry this:\n  {}\n", *text)).unwrap();
+        assert_eq!((*again.encode()).as_str(), text.as_str());
+        assert_eq!(again.place(), token.place());
+        for wrong in
+            ["", "coffre-enroll-1", &text[..text.len() - 70], &text.replace("coffre-enroll-1", "coffre-enroll-2"), &format!("{}:x", *text)]
+        {
+            let error = Token::decode(wrong).unwrap_err();
+            assert!(!error.chain().contains(&hex(token.secret.expose())), "{wrong}");
+        }
+    }
+}
