@@ -12,6 +12,7 @@ mod mount;
 mod mount_options;
 mod output;
 mod progress;
+mod prune;
 mod seal;
 mod snapshots;
 mod verify;
@@ -102,6 +103,8 @@ enum Command {
     Verify(verify::Args),
     /// Forget snapshots that no rule keeps, or that are named
     Forget(forget::ForgetArgs),
+    /// Free the space of forgotten snapshots, in two steps with a grace between them
+    Prune(prune::Args),
     /// Bring back forgotten snapshots
     Undelete(forget::UndeleteArgs),
     /// Keep snapshots whatever a policy says
@@ -240,6 +243,7 @@ impl Run<'_> {
             Command::Cat(args) => cat::run(self, args),
             Command::Verify(args) => verify::run(self, args),
             Command::Forget(args) => forget::forget(self, args),
+            Command::Prune(args) => prune::run(self, args),
             Command::Undelete(args) => forget::undelete(self, args),
             Command::Pin(args) => forget::pin(self, args, true),
             Command::Unpin(args) => forget::pin(self, args, false),

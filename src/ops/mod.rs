@@ -7,6 +7,7 @@ pub mod forget;
 pub mod init;
 pub mod key;
 pub mod pins;
+pub mod prune;
 pub mod seal;
 pub mod snapshots;
 pub mod undelete;

@@ -127,10 +127,10 @@ impl Journal {
             }
         }
         for same_moment in records.into_values() {
-            // What keeps goes last, and so wins.
-            for keeps in [false, true] {
+            // What keeps comes after what does not, and so wins; what is gone is only what nobody kept.
+            for turn in 0..3 {
                 for (name, digest, record) in &same_moment {
-                    record.decisions.iter().filter(|d| is_keeping(d) == keeps).for_each(|d| journal.take(name, *digest, record.time_ns, d));
+                    record.decisions.iter().filter(|d| turn_of(d) == turn).for_each(|d| journal.take(name, *digest, record.time_ns, d));
                 }
             }
         }
@@ -266,8 +266,13 @@ pub fn signed_records(vault: &Vault) -> Result<BTreeSet<String>> {
     Ok(names)
 }
 
-fn is_keeping(decision: &Decision) -> bool {
-    matches!(decision, Decision::Undelete(..) | Decision::Pin(..) | Decision::Spare(_) | Decision::Settled(_))
+/// In which turn a decision is taken among those of one number.
+fn turn_of(decision: &Decision) -> u8 {
+    match decision {
+        Decision::Forget(..) | Decision::Unpin(..) | Decision::Condemn { .. } | Decision::Loose(_) => 0,
+        Decision::Undelete(..) | Decision::Pin(..) | Decision::Spare(_) | Decision::Settled(_) => 1,
+        Decision::Gone(..) => 2,
+    }
 }
 
 fn read_record(vault: &Vault, owner: &str, name: &str) -> Result<(Digest, GcRecord)> {

@@ -11,7 +11,8 @@ use std::{
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{
-        ChunkId, ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Digest, DomainKeys, Entry, FrameEntry, Hole, Key32, Node, PackIndex, PackKind,
+        ChunkId, ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Digest, DomainKeys, Entry, FrameEntry, Hole, Key32, Node, PackIndex,
+        PackKind,
     },
     pack::{Bounded, Frame, FrameKey, PackReader, Unwrap},
     store,

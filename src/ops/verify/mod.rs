@@ -5,7 +5,9 @@
 
 mod chunks;
 mod objects;
+mod pruned;
 
+use pruned::Pruned;
 use serde::Serialize;
 
 use crate::{
@@ -124,13 +126,21 @@ pub fn run(context: &Context, depth: Depth) -> Result<Report> {
         seconds: 0.0,
     };
     let chain = objects::chain(context, &mut report)?;
-    let listed = objects::listed(&chain);
-    objects::present(context, &listed, &mut report)?;
+    // After the chain: what a receipt names and is gone by now was condemned by now.
+    let pruned = Pruned::load(context, &mut report.damage)?;
+    report.snapshots -= chain.committed.iter().filter(|committed| pruned.is_forgotten(&committed.id)).count() as u64;
+    let mut listed = objects::listed(&chain);
+    pruned.apply(&mut listed);
+    objects::present(context, &listed, &pruned, &mut report)?;
     if depth >= Depth::Packs {
         objects::reread(context, &listed, &mut report)?;
     }
     if let Some(reader) = context.reader {
-        chunks::run(context, reader, &chain, &listed, depth, &mut report)?;
+        chunks::run(context, reader, &chain, &listed, &pruned, depth, &mut report)?;
+    }
+    if !report.is_clean() {
+        // A prune may have gone on meanwhile.
+        Pruned::load(context, &mut Vec::new())?.excuse(&mut report);
     }
     report.damage.sort();
     report.damage.dedup();
