@@ -1,10 +1,13 @@
 //! The terminal: what was typed, and the one `match` over commands. The home of `clap`.
 
+mod audit;
 mod cat;
 mod catalog;
+mod copy;
 mod enroll;
 mod exit;
 mod forget;
+mod head;
 mod init;
 mod key;
 mod keys;
@@ -13,6 +16,7 @@ mod mount_options;
 mod output;
 mod progress;
 mod prune;
+mod restore;
 mod seal;
 mod snapshots;
 mod verify;
@@ -99,6 +103,8 @@ enum Command {
     Unmount(mount::UnmountArgs),
     /// Print a file of a snapshot
     Cat(cat::Args),
+    /// Restore a snapshot, or a part of one, without a mount
+    Restore(Box<restore::Args>),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
     /// Forget snapshots that no rule keeps, or that are named
@@ -111,6 +117,12 @@ enum Command {
     Pin(forget::PinArgs),
     /// Let a policy judge snapshots again
     Unpin(forget::PinArgs),
+    /// Bring another copy of the vault up to date; needs no key
+    Copy(copy::Args),
+    /// Check all that can be checked without any secret, on the machine that stores the vault
+    Audit(audit::Args),
+    /// Print each sealer's newest snapshot in six words, to be compared by eye
+    Head(head::Args),
     /// Who can read the vault, and who can seal into it
     #[command(subcommand)]
     Key(key::Command),
@@ -137,7 +149,11 @@ impl Globals {
     /// Where the vault is, for `init`, or for opening it.
     fn store(&self) -> Result<(Arc<dyn Store>, PathBuf)> {
         let place = self.vault.as_deref().filter(|v| !v.is_empty());
-        let place = place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?;
+        self.store_at(place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?)
+    }
+
+    /// The store at `place`.
+    fn store_at(&self, place: &str) -> Result<(Arc<dyn Store>, PathBuf)> {
         if let Some((scheme, _)) = place.split_once("://") {
             return Err(Error::unsupported(format!("this coffre reads vaults in directories only, not at {scheme}://")));
         }
@@ -241,12 +257,16 @@ impl Run<'_> {
             Command::Mount(args) => mount::run(self, args),
             Command::Unmount(args) => mount::unmount(self, args),
             Command::Cat(args) => cat::run(self, args),
+            Command::Restore(args) => restore::run(self, args),
             Command::Verify(args) => verify::run(self, args),
             Command::Forget(args) => forget::forget(self, args),
             Command::Prune(args) => prune::run(self, args),
             Command::Undelete(args) => forget::undelete(self, args),
             Command::Pin(args) => forget::pin(self, args, true),
             Command::Unpin(args) => forget::pin(self, args, false),
+            Command::Copy(args) => copy::run(self, args),
+            Command::Audit(args) => audit::run(self, args),
+            Command::Head(args) => head::run(self, args),
             Command::Key(command) => key::run(self, command),
             Command::Enroll(args) => enroll::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),

@@ -7,9 +7,9 @@ use serde::Serialize;
 use crate::{
     error::Result,
     format::Stats,
-    ops::pins,
+    ops::{chain::went_back, pins},
     sys,
-    vault::{Finding, Journal, OwnerKeys, SignerList, Snapshot, StateDir, Vault, from_manifest, sort},
+    vault::{Finding, Journal, OwnerKeys, SignerList, Snapshot, StateDir, Vault, from_manifest, set_aside, sort},
 };
 
 /// Which snapshots to show.
@@ -27,6 +27,8 @@ pub struct Filter {
     pub until_ns: Option<i128>,
     /// The newest so many.
     pub last: Option<usize>,
+    /// Those of revoked sealers that do not count, in place of those that do.
+    pub revoked: bool,
 }
 
 /// One snapshot, for people and scripts.
@@ -64,16 +66,15 @@ pub struct Row {
 ///
 /// Without `owner`, only snapshots that this host sealed and remembers; the findings then say how many more there are.
 pub fn run(vault: &Vault, owner: Option<&OwnerKeys>, state: &StateDir, filter: &Filter) -> Result<(Vec<Row>, Vec<Finding>)> {
-    let key = match owner {
-        Some(owner) => Some(owner.sign.public()),
-        None => state.pinned_owner()?,
-    };
-    let journal = Journal::load(vault, key.as_deref())?;
+    let pinned = owner.map(|owner| owner.sign.public()).or(state.pinned_owner()?);
+    let journal = Journal::load(vault, pinned.as_deref())?;
     let (mut snapshots, mut findings) = match owner {
+        Some(owner) if filter.revoked => vault.revoked_snapshots(owner)?,
         Some(owner) => vault.snapshots_but(owner, |id| journal.is_forgotten(id))?,
-        None => own(vault, state, &journal)?,
+        None => own(vault, state, &journal, filter.revoked)?,
     };
     findings.extend(journal.findings.iter().cloned());
+    findings.extend(went_back(&SignerList::load(&*vault.store, pinned.as_deref())?, state)?);
     let keep = |s: &Snapshot| {
         let m = &s.manifest;
         filter.host.as_ref().is_none_or(|host| m.host == *host || s.key.sealer == *host)
@@ -97,12 +98,14 @@ fn is_below(path: &[u8], source: &[u8]) -> bool {
     path.strip_prefix(source).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-fn own(vault: &Vault, state: &StateDir, journal: &Journal) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
+fn own(vault: &Vault, state: &StateDir, journal: &Journal, revoked: bool) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
     let signers = SignerList::load(&*vault.store, state.pinned_owner()?.as_deref())?;
     let mut chain = vault.chain(&signers, |_| 0)?;
     let mut snapshots = Vec::new();
     let mut hidden = 0;
-    for committed in chain.committed.iter().filter(|committed| !journal.is_forgotten(&committed.id)) {
+    chain.findings.extend(set_aside(&chain, &signers));
+    let which = if revoked { &chain.revoked } else { &chain.committed };
+    for committed in which.iter().filter(|committed| !journal.is_forgotten(&committed.id)) {
         match state.manifest(&committed.key, &committed.id).map(|cbor| from_manifest(vault, committed, &cbor)) {
             Some(Ok(snapshot)) => snapshots.push(snapshot),
             Some(Err(_)) | None => hidden += 1,

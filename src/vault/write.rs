@@ -159,8 +159,8 @@ impl<'a> Writer<'a> {
         honour: Honour,
     ) -> Result<Option<(SnapshotKey, SnapshotId, Manifest, Vec<u8>)>> {
         let store = &*self.vault.store;
-        let signers = SignerList::load(store, None)?;
-        let previous = self.vault.head(&signers, &self.sealer.name)?.map(|c| (c.key, c.id));
+        let before = self.vault.tips(&SignerList::only(self.sealer), &self.sealer.name)?;
+        let previous = before.first().map(|c| (c.key.clone(), c.id));
         let key = SnapshotKey { sealer: self.sealer.name.clone(), seq: self.vault.last_seq(&self.sealer.name)? + 1 };
         let manifest = Manifest {
             vault: self.vault.config.id,
@@ -193,8 +193,8 @@ impl<'a> Writer<'a> {
         for (digest, key) in public.iter().chain(&honoured) {
             receipt.push(*digest, key.as_str());
         }
-        if let Some((place, id)) = &previous {
-            receipt.push(Digest::from_bytes(*id.as_bytes()), place.receipt());
+        for committed in &before {
+            receipt.push(Digest::from_bytes(*committed.id.as_bytes()), committed.key.receipt());
         }
         receipt.push(digest(&sealed), key.manifest());
         if let Some((digest, key)) = segment_line {

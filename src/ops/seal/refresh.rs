@@ -7,10 +7,13 @@ use crate::{
     error::{Error, Result},
     event::Event,
     format::SnapshotId,
-    ops::seal::{Context, honour::Gone, start_of},
+    ops::{
+        chain::went_back,
+        seal::{Context, honour::Gone, start_of},
+    },
     pack::Unwrap,
     store::Key,
-    vault::{NewSnapshot, SignerList, StateDir, Writer, read_segment},
+    vault::{NewSnapshot, SignerList, Writer, may_seal, read_segment},
 };
 
 /// A catalog that knows all that the vault knows of this host's domain.
@@ -23,6 +26,8 @@ pub struct Refreshed {
     pub remembers: bool,
     /// What the owner condemned, as it was read before anything else.
     pub gone: Gone,
+    /// The number of the list of signers that counts.
+    signers: u32,
     heads: std::collections::BTreeMap<String, (u64, SnapshotId)>,
 }
 
@@ -74,6 +79,7 @@ pub fn rebuild(context: &Context) -> Result<Refreshed> {
 fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
     let Context { vault, sealer, .. } = context;
     let signers = SignerList::load(&*vault.store, context.state.pinned_owner()?.as_deref())?;
+    may_seal(&signers, &sealer.name, &sealer.sign.public())?;
     // Before the chain: a segment that is named by a receipt and condemned meanwhile is then there, or known to be replaced.
     let gone = Gone::load(context, signers.signers.owner(), &catalog.state().honoured)?;
     let known = catalog.state().heads.clone();
@@ -84,7 +90,7 @@ fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
             return Err(Error::conflict(format!("it remembers snapshot {} of {name}, which this vault does not have", id.short())));
         }
     }
-    for finding in &chain.findings {
+    for finding in chain.findings.iter().cloned().chain(went_back(&signers, context.state)?) {
         context.sink.send(Event::Warning(format!("{}: {}", finding.object, finding.text)));
     }
     let identity = sealer.index_identity();
@@ -118,7 +124,7 @@ fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
     }
     catalog.drop_packs(gone.packs())?;
     let heads = chain.committed.iter().map(|c| (c.key.sealer.clone(), (c.key.seq, c.id))).collect();
-    Ok(Refreshed { catalog, packs, remembers: false, gone, heads })
+    Ok(Refreshed { catalog, packs, remembers: false, gone, signers: signers.number, heads })
 }
 
 /// The chunks that can be relied on: those of packs that are still in the vault. Costs a listing of the packs.
@@ -163,6 +169,16 @@ impl Refreshed {
         self.heads.get(sealer).copied()
     }
 
+    /// The newest snapshot of each sealer.
+    pub fn heads(&self) -> &std::collections::BTreeMap<String, (u64, SnapshotId)> {
+        &self.heads
+    }
+
+    /// The number of the list of signers that counts.
+    pub fn signers(&self) -> u32 {
+        self.signers
+    }
+
     /// Takes in the snapshot that was just committed, and makes the catalog durable.
     pub fn note(&mut self, new: &NewSnapshot, seal: u64) -> Result<()> {
         for pack in &new.packs {
@@ -176,12 +192,4 @@ impl Refreshed {
             state.note_committed(seal);
         })
     }
-}
-
-/// Keeps the new head and the manifest in the state directory.
-pub fn remember(state: &StateDir, new: &NewSnapshot) -> Result<()> {
-    let mut heads = state.heads()?;
-    heads.insert(new.key.sealer.clone(), (new.key.seq, new.id));
-    state.keep_heads(&heads)?;
-    state.keep_manifest(&new.key, &new.id, &new.manifest_bytes)
 }

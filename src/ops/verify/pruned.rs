@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{Digest, Line, SnapshotId},
-    ops::verify::{Context, Report},
+    ops::verify::Report,
     store::Key,
-    vault::{Finding, Journal},
+    vault::{Finding, Journal, Vault},
 };
 
 /// The owner's decisions, as far as they say what should be there.
@@ -23,12 +23,10 @@ pub struct Pruned {
 
 impl Pruned {
     /// Reads `gc/`. What is wrong there is noted in `damage`.
-    pub fn load(context: &Context, damage: &mut Vec<Finding>) -> Result<Self> {
-        let owner = match context.reader {
-            Some(reader) => Some(reader.owner.sign.public()),
-            None => context.state.pinned_owner()?,
-        };
-        let journal = match Journal::load(context.vault, owner.as_deref()) {
+    ///
+    /// `owner` is the owner's public key as this host knows it.
+    pub fn load(vault: &Vault, owner: Option<&str>, damage: &mut Vec<Finding>) -> Result<Self> {
+        let journal = match Journal::load(vault, owner) {
             Ok(journal) => journal,
             // That there are no signers is a finding of its own.
             Err(e) if is_damage(&e) => return Ok(Self::default()),
@@ -37,12 +35,12 @@ impl Pruned {
         damage.extend(journal.findings.iter().cloned());
         let mut pruned = Self { forgotten: journal.forgotten.keys().copied().collect(), ..Self::default() };
         for condemnation in &journal.condemnations {
-            match journal.condemned(context.vault, condemnation) {
+            match journal.condemned(vault, condemnation) {
                 Ok(lines) => pruned.condemned.extend(lines.into_iter().map(|line| line.path)),
                 Err(e) if is_damage(&e) => damage.push(Finding::new(Journal::list_key(&condemnation.list).as_str(), e.chain())),
                 Err(e) => return Err(e),
             }
-            match journal.fresh(context.vault, condemnation) {
+            match journal.fresh(vault, condemnation) {
                 Ok(lines) => pruned.fresh.extend(lines),
                 Err(e) if is_damage(&e) => {
                     let list = condemnation.fresh.as_ref().map(|list| Journal::list_key(list).to_string());
