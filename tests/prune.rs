@@ -282,3 +282,38 @@ fn only_an_owner_prunes_and_not_on_ground_that_is_not_firm() {
     let report = host.verify(verify::Depth::Snapshots).unwrap();
     assert!(!report.is_clean());
 }
+
+#[test]
+fn a_vault_that_lost_its_index_is_pruned_by_what_its_packs_say() {
+    let (_guard, root, host) = vault(3);
+    forget(&host, &["latest~1", "latest~2"]).unwrap();
+    let (expected, before) = (all(&host), bytes_of(&host, "packs"));
+    keys(&*host.vault.store, "index/").iter().for_each(|key| host.vault.store.delete(key).unwrap());
+    let report = prune(&host, &options(0)).unwrap();
+    assert!(report.plan.packs_rewritten > 0 && report.deleted_objects > 0, "{report:?}");
+    assert!(bytes_of(&host, "packs") < before * 3 / 4);
+    assert_all(&host, &expected, "pruned");
+    host.seal(&[&root]).unwrap();
+    assert_eq!(all(&host).len(), 2);
+}
+
+/// An older copy of the vault is merged into it: what was deleted is there again, and goes again, unless somebody needs it by now.
+#[test]
+fn what_was_deleted_and_is_there_again_goes_again() {
+    let (_guard, _, host) = vault(3);
+    let old = common::library::objects(&*host.vault.store);
+    forget(&host, &["latest~1", "latest~2"]).unwrap();
+    let expected = all(&host);
+    let report = prune(&host, &options(0)).unwrap();
+    let after = keys(&*host.vault.store, "packs/");
+    for (key, bytes) in old.iter().filter(|(key, _)| key.as_str().starts_with("packs/") || key.as_str().starts_with("index/")) {
+        host.vault.store.put(key, bytes).unwrap();
+    }
+    host.assert_clean_after("merged");
+    let again = prune(&host, &options(0)).unwrap();
+    // The manifests were not put back.
+    assert_eq!(again.deleted_objects + report.forgotten, report.deleted_objects, "{again:?}");
+    assert_eq!(keys(&*host.vault.store, "packs/"), after);
+    assert_all(&host, &expected, "again");
+    host.assert_clean_after("again");
+}

@@ -13,7 +13,7 @@ use crate::{
     },
     pack::Unwrap,
     store::{self, Key},
-    vault::{Chain, Journal, SignerList, Snapshot, load_snapshot, read_segment},
+    vault::{Chain, Committed, Journal, SignerList, Snapshot, load_snapshot, read_segment},
 };
 
 /// The state of a vault, as far as it decides what may go.
@@ -93,7 +93,12 @@ pub fn gather(context: &Context) -> Result<Facts> {
     }
     let loose: BTreeSet<String> =
         there.keys().map(|key| key.as_str().to_owned()).filter(|path| !named.contains(path) && !condemned.contains_key(path)).collect();
-    let (table, segments) = table(context, &there, &condemned, &loose)?;
+    let by_sealer: HashMap<&str, String> = live.iter().map(|s| (s.key.sealer.as_str(), s.manifest.domain.short())).collect();
+    let of_pack = |path: &str| {
+        let names = |c: &&Committed| c.receipt.lines.iter().any(|line| line.path == path);
+        chain.committed.iter().find(names).and_then(|c| by_sealer.get(c.key.sealer.as_str())).cloned()
+    };
+    let (table, segments) = table(context, &there, &condemned, &loose, of_pack)?;
     Ok(Facts { journal, chain, live, domains, there, condemned, loose, segments, table })
 }
 
@@ -107,6 +112,7 @@ fn table(
     there: &BTreeMap<Key, u64>,
     condemned: &BTreeMap<String, Digest>,
     loose: &BTreeSet<String>,
+    domain_of: impl Fn(&str) -> Option<String>,
 ) -> Result<(Table, Vec<(Key, Vec<Digest>)>)> {
     let vault = context.vault;
     let identities: Vec<Unwrap> = context.reader.owner.meta_identities().iter().map(|i| i as Unwrap).collect();
@@ -135,8 +141,7 @@ fn table(
             continue;
         }
         match context.reader.pack_index(&digest) {
-            // Without a segment nobody knows its domain: it is kept as long as anything in it is live.
-            Ok((_, index)) => builder.push(digest, *len, "", false, index),
+            Ok((_, index)) => builder.push(digest, *len, &domain_of(key.as_str()).unwrap_or_default(), false, index),
             Err(e) if passes(&e) => return Err(e),
             Err(e) => context.sink.send(Event::Warning(format!("{key} stays, as nobody knows what is in it: {}", e.chain()))),
         }

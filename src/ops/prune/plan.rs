@@ -130,7 +130,9 @@ fn decide(packs: &[Pack], uses: &[Use], limits: &Limits) -> Plan {
         };
     }
     // The emptiest first: most is won for what has to be copied.
-    let mut sparse: Vec<usize> = counted().filter(|n| fates[*n] == Fate::Keep && uses[*n].has_dead).collect();
+    // Without a domain, whose segments are lost, content stays where it is as long as any of it is live.
+    let can_move = |n: &usize| fates[*n] == Fate::Keep && uses[*n].has_dead && !packs[*n].domain.is_empty();
+    let mut sparse: Vec<usize> = counted().filter(can_move).collect();
     sparse.sort_by(|a, b| {
         let dead = |n: &usize| u128::from(uses[*n].stored - uses[*n].live);
         (dead(b) * u128::from(uses[*a].stored)).cmp(&(dead(a) * u128::from(uses[*b].stored))).then(a.cmp(b))

@@ -48,8 +48,15 @@ struct Due<'a> {
 pub fn run(context: &Context, facts: &Facts, force: bool, only_look: bool) -> Result<Settled> {
     let (mut settled, mut due) = (Settled::default(), Vec::new());
     let now_ns = context.clock.now_ns();
-    for condemnation in facts.journal.condemnations.iter().filter(|c| !c.settled) {
-        let lines = facts.journal.condemned(context.vault, condemnation)?;
+    for condemnation in &facts.journal.condemnations {
+        let mut lines = facts.journal.condemned(context.vault, condemnation)?;
+        if condemnation.settled {
+            // What is there all the same came from a copy of the vault.
+            lines.retain(|line| facts.condemned.contains_key(&line.path) && !line.path.starts_with("snaps/"));
+            if lines.is_empty() {
+                continue;
+            }
+        }
         let reasons = reasons(context, facts, condemnation, now_ns, force)?;
         if !only_look && reasons.is_empty() {
             due.push(Due { condemnation, lines });

@@ -201,9 +201,12 @@ class Vault:
                 newest = ["%s/%s" % (sealer, seqs[-1]) for sealer, seqs in sorted(found.items()) if seqs]
                 raise Fatal("there is no snapshot " + wanted, "the newest are: " + ", ".join(newest))
             return sealer, seq.zfill(10), self.manifest(sealer, seq.zfill(10))
-        readable, revoked = [], self.revoked()
+        readable, revoked, forgotten = [], self.revoked(), self.forgotten()
         for sealer, seqs in found.items():
             for seq in reversed(seqs):  # a sealer's numbers only grow; among sealers, time decides
+                if "%s/%d" % (sealer, int(seq)) in forgotten:
+                    say("passing over snapshot %s/%s, which was forgotten" % (sealer, seq))
+                    continue
                 if seq > revoked.get(sealer, seq):
                     self.warn("snapshot %s/%s was signed after its sealer was revoked, trying the one before" % (sealer, seq))
                     continue
