@@ -6,6 +6,7 @@ mod catalog;
 mod copy;
 mod enroll;
 mod exit;
+mod forget;
 mod head;
 mod init;
 mod key;
@@ -14,6 +15,7 @@ mod mount;
 mod mount_options;
 mod output;
 mod progress;
+mod prune;
 mod restore;
 mod seal;
 mod snapshots;
@@ -105,6 +107,16 @@ enum Command {
     Restore(Box<restore::Args>),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
+    /// Forget snapshots that no rule keeps, or that are named
+    Forget(forget::ForgetArgs),
+    /// Free the space of forgotten snapshots, in two steps with a grace between them
+    Prune(prune::Args),
+    /// Bring back forgotten snapshots
+    Undelete(forget::UndeleteArgs),
+    /// Keep snapshots whatever a policy says
+    Pin(forget::PinArgs),
+    /// Let a policy judge snapshots again
+    Unpin(forget::PinArgs),
     /// Bring another copy of the vault up to date; needs no key
     Copy(copy::Args),
     Audit(audit::Args),
@@ -245,6 +257,11 @@ impl Run<'_> {
             Command::Cat(args) => cat::run(self, args),
             Command::Restore(args) => restore::run(self, args),
             Command::Verify(args) => verify::run(self, args),
+            Command::Forget(args) => forget::forget(self, args),
+            Command::Prune(args) => prune::run(self, args),
+            Command::Undelete(args) => forget::undelete(self, args),
+            Command::Pin(args) => forget::pin(self, args, true),
+            Command::Unpin(args) => forget::pin(self, args, false),
             Command::Copy(args) => copy::run(self, args),
             Command::Audit(args) => audit::run(self, args),
             Command::Head(args) => head::run(self, args),

@@ -18,7 +18,7 @@ use crate::{
     format::{Digest, Digester},
     ops::{
         audit::{Context, Report},
-        verify::listed,
+        verify::{Pruned, listed},
     },
     store::Key,
     vault::{Chain, Finding, Trouble},
@@ -43,7 +43,9 @@ struct Tally {
 /// Reads everything.
 pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> {
     let store = &*context.vault.store;
+    let pruned = Pruned::load(context.vault, report.owner.clone().as_deref(), &mut report.findings)?;
     let mut wanted = listed(chain);
+    pruned.apply(&mut wanted);
     let copies: Vec<(Key, Digest)> = wanted
         .iter()
         .filter(|(key, _)| key.as_str().starts_with("keys/"))
@@ -58,7 +60,7 @@ pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> 
     // What names itself by its hash is checked whether a receipt names it or not.
     for key in there.keys().filter(|key| ["packs/", "index/"].iter().any(|folder| key.as_str().starts_with(folder))) {
         let Some(digest) = key.digest() else { continue };
-        if wanted.insert(key.clone(), digest).is_none() {
+        if wanted.insert(key.clone(), digest).is_none() && !pruned.is_condemned(key.as_str()) {
             report.unreferenced += 1;
         }
     }
