@@ -161,6 +161,10 @@ impl Http {
             ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
                 ("nobody answers at this port".to_owned(), "check host and port, and that the server runs", !known)
             }
+            // How the system's library says it.
+            ureq::Error::Io(e) if e.to_string().starts_with("failed to lookup address") => {
+                ("no host has this name".to_owned(), "check the host, and that this machine is on the net", !known)
+            }
             ureq::Error::Io(e) => (format!("the connection broke: {e}"), "try again later", false),
             ureq::Error::Rustls(e) => {
                 (format!("no trusted connection: {e}"), "SSL_CERT_FILE may name the certificate of the server's authority", true)
@@ -215,7 +219,8 @@ pub fn refused(status: u16, said: &str) -> Failure {
     match status {
         507 => super::full(),
         401 | 403 => Failure::lasting(error.hint("check the credentials, and what they may do there")),
-        408 | 425 | 429 | 500 | 502 | 503 | 504 => Failure::passing(error),
+        // 423: somebody is changing the same folder of a WebDAV server.
+        408 | 423 | 425 | 429 | 500 | 502 | 503 | 504 => Failure::passing(error),
         _ => Failure::lasting(error),
     }
 }
