@@ -106,6 +106,7 @@ fn open() -> Result<Place> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let path = given("--vault").into_iter().next_back().or_else(|| set("COFFRE_VAULT")).map(expanded);
     let path = path.ok_or_else(|| Error::usage("which vault?"))?;
+    // A far store would keep the shell waiting.
     let vault = Vault::open(Arc::new(Local::new(path.clone())))?;
     let state = StateDir::new(&state_base()?, vault.config.id);
     let mut files: Vec<PathBuf> = given("--identity").into_iter().map(expanded).collect();
@@ -121,7 +122,7 @@ fn open() -> Result<Place> {
         }
     }
     let owner = (!unlocking.is_empty()).then(|| unlocking.open(&*vault.store, vault.config.id).ok().map(Arc::new)).flatten();
-    Ok(Place { opened: Opened { vault, path, state }, owner })
+    Ok(Place { opened: Opened { vault, path: Some(path), state }, owner })
 }
 
 /// A shell hands words over as they were typed, `~` among them.

@@ -52,6 +52,14 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     Ok(0)
 }
 
+/// A section of lines as they stand: roff would fill them, and take a dot at the start of one for a command.
+fn as_it_stands(text: &str) -> Vec<u8> {
+    let head = if text.starts_with("Examples:") { "EXAMPLES" } else { "NOTES" };
+    let lines = text.lines().filter(|line| *line != "Examples:");
+    let lines: String = lines.map(|line| format!("\\&{}\n", line.replace('\\', "\\e").replace('-', "\\-"))).collect();
+    format!(".SH {head}\n.nf\n{lines}.fi\n").into_bytes()
+}
+
 fn pages() -> Result<Vec<Page>> {
     let mut pages = Vec::new();
     let mut program = command();
@@ -62,8 +70,12 @@ fn pages() -> Result<Vec<Page>> {
         let below = command.get_subcommands().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set());
         waiting.extend(below.map(|sub| (format!("{name}-{}", sub.get_name()), sub.clone())));
         let mut text = Vec::new();
-        let man = Man::new(command.name(name.clone()).disable_help_subcommand(true)).manual("Coffre");
-        man.render(&mut text).map_err(|e| Error::bug("cannot write a manual page").because(e))?;
+        let after = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string);
+        let bare = command.name(name.clone()).disable_help_subcommand(true).after_help(None::<&str>).after_long_help(None::<&str>);
+        Man::new(bare).manual("Coffre").render(&mut text).map_err(|e| Error::bug("cannot write a manual page").because(e))?;
+        if let Some(after) = after {
+            text.extend_from_slice(&as_it_stands(&after));
+        }
         pages.push(Page { name, text });
     }
     pages.sort_by(|a, b| a.name.cmp(&b.name));

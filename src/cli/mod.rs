@@ -11,11 +11,13 @@ mod enroll;
 mod examples;
 mod exit;
 mod find;
+mod forget;
 mod head;
 mod history;
 mod init;
 mod key;
 mod keys;
+mod line;
 mod look;
 mod ls;
 mod man;
@@ -23,6 +25,7 @@ mod mount;
 mod mount_options;
 mod output;
 mod progress;
+mod prune;
 mod restore;
 mod seal;
 mod snapshots;
@@ -44,7 +47,7 @@ use crate::{
     cli::output::{Progress, Screen, When},
     error::{Error, Result},
     format::name_from,
-    store::{Local, Store},
+    store::{self, Store},
     sys::{self, Cancel, Clock, SystemClock},
     vault::{StateDir, Vault},
 };
@@ -69,7 +72,7 @@ struct Cli {
 /// Options of every command.
 #[derive(clap::Args)]
 pub struct Globals {
-    /// The vault: a directory
+    /// The vault: a directory, s3://BUCKET/PATH, sftp://HOST/PATH or webdav://HOST/PATH
     #[arg(long, global = true, env = "COFFRE_VAULT", value_name = "PATH")]
     vault: Option<String>,
     /// Age identity file or SSH private key that opens the vault (repeatable; COFFRE_IDENTITY names some, separated by colons)
@@ -96,6 +99,10 @@ pub struct Globals {
     /// How to show progress
     #[arg(long, global = true, value_name = "HOW", default_value = "auto")]
     progress: Progress,
+    #[command(flatten)]
+    line: line::Args,
+    #[arg(skip)]
+    cancel: Cancel,
     #[arg(skip)]
     screen: OnceLock<Arc<Screen>>,
 }
@@ -130,11 +137,19 @@ enum Command {
     Restore(Box<restore::Args>),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
+    /// Forget snapshots that no rule keeps, or that are named
+    Forget(forget::ForgetArgs),
+    /// Free the space of forgotten snapshots, in two steps with a grace between them
+    Prune(prune::Args),
+    /// Bring back forgotten snapshots
+    Undelete(forget::UndeleteArgs),
+    /// Keep snapshots whatever a policy says
+    Pin(forget::PinArgs),
+    /// Let a policy judge snapshots again
+    Unpin(forget::PinArgs),
     /// Bring another copy of the vault up to date; needs no key
     Copy(copy::Args),
-    /// Check all that can be checked without any secret, on the machine that stores the vault
     Audit(audit::Args),
-    /// Print each sealer's newest snapshot in six words, to be compared by eye
     Head(head::Args),
     /// Who can read the vault, and who can seal into it
     #[command(subcommand)]
@@ -160,23 +175,14 @@ impl Globals {
     }
 
     /// Where the vault is, for `init`, or for opening it.
-    fn store(&self) -> Result<(Arc<dyn Store>, PathBuf)> {
+    fn store(&self) -> Result<(Arc<dyn Store>, Option<PathBuf>)> {
         let place = self.vault.as_deref().filter(|v| !v.is_empty());
         self.store_at(place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?)
     }
 
-    /// The store at `place`.
-    fn store_at(&self, place: &str) -> Result<(Arc<dyn Store>, PathBuf)> {
-        if let Some((scheme, _)) = place.split_once("://") {
-            return Err(Error::unsupported(format!("this coffre reads vaults in directories only, not at {scheme}://")));
-        }
-        // A mount in the background leaves the current directory; the vault stays where it is.
-        let path = std::path::absolute(place).map_err(|e| Error::io(format!("cannot use {place}"), e))?;
-        let path = std::fs::canonicalize(&path).unwrap_or(path);
-        if path.exists() && !path.is_dir() {
-            return Err(Error::no_vault(format!("{} is not a directory", path.display())).hint("a vault is a directory"));
-        }
-        Ok((Arc::new(Local::new(path.clone())), path))
+    /// The store at `place`, and its path if it is a directory.
+    fn store_at(&self, place: &str) -> Result<(Arc<dyn Store>, Option<PathBuf>)> {
+        store::open(place, || self.line.settings(&self.cancel))
     }
 
     /// Opens the vault.
@@ -191,7 +197,8 @@ impl Globals {
 /// A vault with this host's side of it.
 struct Opened {
     vault: Vault,
-    path: PathBuf,
+    /// Where it is, if that is a directory.
+    path: Option<PathBuf>,
     state: StateDir,
 }
 
@@ -251,12 +258,12 @@ pub fn main() -> ExitCode {
     };
     sys::raise_file_limit();
     let screen = cli.globals.screen().clone();
-    let run = Run { globals: &cli.globals, screen: &screen, clock: Arc::new(SystemClock), cancel: Cancel::default() };
-    match run.command(&cli.command) {
-        Ok(code) => {
-            screen.end_progress();
-            ExitCode::from(code)
-        }
+    let run = Run { globals: &cli.globals, screen: &screen, clock: Arc::new(SystemClock), cancel: cli.globals.cancel.clone() };
+    let done = run.command(&cli.command);
+    screen.end_progress();
+    cli.globals.line.tell(&screen, cli.globals.verbose > 0);
+    match done {
+        Ok(code) => ExitCode::from(code),
         Err(e) => {
             screen.error(&e);
             ExitCode::from(exit::code(e.kind()))
@@ -285,6 +292,11 @@ impl Run<'_> {
             Command::Stats(args) => stats::run(self, args),
             Command::Restore(args) => restore::run(self, args),
             Command::Verify(args) => verify::run(self, args),
+            Command::Forget(args) => forget::forget(self, args),
+            Command::Prune(args) => prune::run(self, args),
+            Command::Undelete(args) => forget::undelete(self, args),
+            Command::Pin(args) => forget::pin(self, args, true),
+            Command::Unpin(args) => forget::pin(self, args, false),
             Command::Copy(args) => copy::run(self, args),
             Command::Audit(args) => audit::run(self, args),
             Command::Head(args) => head::run(self, args),

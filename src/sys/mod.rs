@@ -3,6 +3,7 @@
 //! The only room with `unsafe`, and the home of `libc` and `rustix`. Knows nothing of vaults.
 #![allow(unsafe_code)]
 
+mod calendar;
 mod clock;
 mod copy;
 mod crew;
@@ -20,6 +21,7 @@ mod signal;
 mod source;
 mod time;
 
+pub use calendar::{Calendar, Period, parse_span};
 pub use clock::{Clock, SimClock, SystemClock};
 pub use copy::{PrivateCopy, run_on_file};
 pub use crew::in_parallel;
