@@ -3,6 +3,7 @@
 //! `docs/FORMAT.md` is the reference; it changes in the same commit as this room. Decoders take bytes from
 //! outside: they never panic, never allocate by an unchecked length, and refuse what they do not understand.
 
+mod armor;
 mod canon;
 mod cdc;
 mod config;
@@ -15,6 +16,7 @@ mod signers;
 mod tree;
 mod wire;
 
+pub use armor::{armor, dearmor};
 pub use cdc::{CHUNK_LEN_AVERAGE, CHUNK_LEN_MAX, CHUNK_LEN_MIN, Chunker};
 pub use config::Config;
 pub use id::{ChunkId, Digest, Digester, DomainId, DomainKeys, Key32, SnapshotId, VaultId, digest, domain_key, hex, unhex};

@@ -173,7 +173,8 @@ impl Vault {
         let key = key_of(name);
         let keys = self.sealer_file(owner, &key)?;
         match keys.vault == self.config.id && keys.name == name {
-            true => Ok(keys),
+            // It was made in the epoch of its time.
+            true => Ok(keys.with_recipients(owner.epoch(), owner.data_recipient(), owner.meta_recipient())),
             false => Err(Error::corrupt(format!("{key} holds the keys of another sealer"))),
         }
     }
@@ -234,6 +235,7 @@ impl Vault {
 
     fn new_sealer(&self, owner: &OwnerKeys, name: &str, domain: &Domain) -> Result<SealerKeys> {
         check_name(name)?;
+        owner.check_current()?;
         for attempt in 1.. {
             let list = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
             // Stores may take names that differ by capital letters only for the same.

@@ -17,6 +17,9 @@ use crate::{
     vault::sign::SigningKey,
 };
 
+/// The comment before the identity of a way, in the file of that way.
+const WAY_COMMENT: &str = "# identity of this way in";
+
 /// Everything that an owner can do rests on these.
 pub struct OwnerKeys {
     vault: VaultId,
@@ -27,6 +30,12 @@ pub struct OwnerKeys {
     data: Vec<Identity>,
     /// Read manifests, trees and index segments; the first is the current one.
     meta: Vec<Identity>,
+    /// Lies in the file of the way by which these were had, and opens later epochs.
+    way: Option<Identity>,
+    /// The file of that way.
+    came_by: Option<String>,
+    /// The newest epoch of the vault, if it is not open to these keys.
+    closed_epoch: Option<u32>,
     domains: Mutex<HashMap<DomainId, Arc<DomainKeys>>>,
 }
 
@@ -39,6 +48,9 @@ impl OwnerKeys {
             sign: SigningKey::from_seed(sys::random()?),
             data: vec![Identity::generate()],
             meta: vec![Identity::generate()],
+            way: None,
+            came_by: None,
+            closed_epoch: None,
             domains: Mutex::default(),
         })
     }
@@ -59,6 +71,13 @@ impl OwnerKeys {
         text
     }
 
+    /// The same for a way in, with the identity that is its own.
+    pub(super) fn encode_for(&self, way: &Identity) -> Zeroizing<String> {
+        let mut text = self.encode();
+        text.push_str(&format!("{WAY_COMMENT}\n{}\n", way.to_string().expose_secret()));
+        text
+    }
+
     /// Reads the plaintext of an owner file of `vault`.
     pub fn decode(text: &str, vault: VaultId) -> Result<Self> {
         let broken = || Error::corrupt("an owner key file cannot be understood");
@@ -67,14 +86,18 @@ impl OwnerKeys {
         if id != vault {
             return Err(Error::corrupt(format!("an owner key file belongs to vault {id}")));
         }
-        let identities: Vec<Identity> = text
-            .lines()
-            .filter(|l| !l.starts_with('#') && !l.is_empty())
-            .map(|l| Identity::from_str(l).map_err(|_| broken()))
-            .collect::<Result<_>>()?;
-        let (mut data, mut meta) = (Vec::new(), Vec::new());
-        for (i, identity) in identities.into_iter().enumerate() {
-            if i % 2 == 0 { data.push(identity) } else { meta.push(identity) }
+        let (mut data, mut meta, mut way, mut comment_before) = (Vec::new(), Vec::new(), None, "");
+        for line in text.lines().filter(|l| !l.is_empty()) {
+            if line.starts_with('#') {
+                comment_before = line;
+                continue;
+            }
+            let identity = Identity::from_str(line).map_err(|_| broken())?;
+            match comment_before {
+                WAY_COMMENT => way = Some(identity),
+                _ if data.len() == meta.len() => data.push(identity),
+                _ => meta.push(identity),
+            }
         }
         if data.is_empty() || data.len() != meta.len() {
             return Err(broken());
@@ -85,8 +108,70 @@ impl OwnerKeys {
             sign: comment("coffre-sign").and_then(unhex).map(SigningKey::from_seed).ok_or_else(broken)?,
             data,
             meta,
+            way,
+            came_by: None,
+            closed_epoch: None,
             domains: Mutex::default(),
         })
+    }
+
+    /// The vault.
+    pub fn vault(&self) -> VaultId {
+        self.vault
+    }
+
+    /// How many pairs of identities there are: the number of the newest epoch that these keys know.
+    pub fn epoch(&self) -> u32 {
+        u32::try_from(self.data.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The identity of the way by which these were had.
+    pub(super) fn way(&self) -> Option<&Identity> {
+        self.way.as_ref()
+    }
+
+    /// The file of the way by which these were had.
+    pub fn came_by(&self) -> Option<&str> {
+        self.came_by.as_deref()
+    }
+
+    pub(super) fn that_came_by(self, file: &str) -> Self {
+        Self { came_by: Some(file.to_owned()), ..self }
+    }
+
+    /// These keys, with the pairs of `newer`; `newest` is the newest epoch that the vault has.
+    pub(super) fn with_newer(self, newer: Option<OwnerKeys>, newest: Option<u32>) -> Self {
+        let (data, meta) = match newer {
+            Some(newer) => (newer.data, newer.meta),
+            None => (self.data, self.meta),
+        };
+        let known = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        Self { data, meta, closed_epoch: newest.filter(|n| *n > known), ..self }
+    }
+
+    /// The keys of the next epoch.
+    pub(super) fn next_epoch(&self) -> Result<Self> {
+        let mut next = Self::decode(&self.encode(), self.vault)?;
+        next.data.insert(0, Identity::generate());
+        next.meta.insert(0, Identity::generate());
+        Ok(next)
+    }
+
+    /// The newest epoch of the vault, if it is closed to these keys: their way was removed before it began.
+    pub fn closed_epoch(&self) -> Option<u32> {
+        self.closed_epoch
+    }
+
+    /// Fails unless these keys open what is sealed now: others must not change who can.
+    ///
+    /// # Errors
+    /// `WrongKey`.
+    pub(super) fn check_current(&self) -> Result<()> {
+        match self.closed_epoch {
+            None => Ok(()),
+            Some(epoch) => Err(Error::wrong_key(format!("epoch {epoch} of the vault's keys is closed to the way in that was used"))
+                .hint("it was removed before the keys were rotated; use one that coffre key list shows")),
+        }
     }
 
     /// Identities that open data packs and meta packs.
@@ -118,9 +203,15 @@ impl OwnerKeys {
             domain,
             format::domain_key(&self.secret, domain),
             SigningKey::from_seed(sys::random()?),
+            self.epoch(),
             self.data[0].to_public(),
             self.meta[0].to_public(),
         ))
+    }
+
+    /// The public half of the current data identity.
+    pub(super) fn data_recipient(&self) -> Recipient {
+        self.data[0].to_public()
     }
 
     /// The public half of the current meta identity.
@@ -142,6 +233,8 @@ pub struct SealerKeys {
     pub keys: DomainKeys,
     /// Signs its receipts.
     pub sign: SigningKey,
+    /// The epoch of the two below.
+    pub epoch: u32,
     /// Data packs are sealed to this.
     pub data: Recipient,
     /// Meta packs, manifests and index segments are sealed to this.
@@ -149,9 +242,25 @@ pub struct SealerKeys {
 }
 
 impl SealerKeys {
-    fn new(vault: VaultId, name: String, domain: DomainId, dk: Key32, sign: SigningKey, data: Recipient, meta: Recipient) -> Self {
+    #[allow(clippy::too_many_arguments)] // one a line of its text
+    fn new(
+        vault: VaultId,
+        name: String,
+        domain: DomainId,
+        dk: Key32,
+        sign: SigningKey,
+        epoch: u32,
+        data: Recipient,
+        meta: Recipient,
+    ) -> Self {
         let keys = DomainKeys::derive(&dk);
-        Self { vault, name, domain, dk, keys, sign, data, meta }
+        Self { vault, name, domain, dk, keys, sign, epoch, data, meta }
+    }
+
+    /// The same sealer, which seals to the recipients of another epoch.
+    pub(super) fn with_recipients(&self, epoch: u32, data: Recipient, meta: Recipient) -> Self {
+        let (name, keys, sign) = (self.name.clone(), self.keys.clone(), self.sign.clone());
+        Self { vault: self.vault, name, domain: self.domain, dk: self.dk.clone(), keys, sign, epoch, data, meta }
     }
 
     /// Reads and writes the index segments of the domain.
@@ -161,15 +270,10 @@ impl SealerKeys {
 
     /// Returns the text that is kept in the state directory, and sealed in the vault.
     pub fn encode(&self) -> Zeroizing<String> {
+        let (dk, sign) = (Zeroizing::new(hex(self.dk.expose())), Zeroizing::new(hex(self.sign.seed())));
         Zeroizing::new(format!(
-            "coffre-sealer 1\nvault {}\nname {}\ndomain {}\ndk {}\nsign {}\ndata {}\nmeta {}\n",
-            self.vault,
-            self.name,
-            self.domain,
-            hex(self.dk.expose()),
-            hex(self.sign.seed()),
-            self.data,
-            self.meta
+            "coffre-sealer 1\nvault {}\nname {}\ndomain {}\ndk {}\nsign {}\nepoch {}\ndata {}\nmeta {}\n",
+            self.vault, self.name, self.domain, *dk, *sign, self.epoch, self.data, self.meta
         ))
     }
 
@@ -191,6 +295,8 @@ impl SealerKeys {
             DomainId(unhex(fact("domain")?).ok_or_else(broken)?),
             Key32::new(unhex(fact("dk")?).ok_or_else(broken)?),
             SigningKey::from_seed(unhex(fact("sign")?).ok_or_else(broken)?),
+            // Those of before epochs have none.
+            facts.get("epoch").map_or(Some(1), |n| n.parse().ok()).ok_or_else(broken)?,
             recipient("data")?,
             recipient("meta")?,
         ))

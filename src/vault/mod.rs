@@ -1,39 +1,49 @@
 //! An opened vault: the only handle that operations get.
 
 mod ahead;
+mod callbacks;
 mod changes;
 mod create;
 mod dirs;
 mod enrol;
+mod epochs;
 mod history;
 mod index;
 mod keys;
+mod kit;
 mod owners;
 mod read;
 mod recipe;
+mod recipients;
+mod removed;
 mod select;
 mod sign;
+mod signed;
 mod signers;
 mod snapshots;
 mod state;
 mod ways;
 mod write;
 
+pub use callbacks::{Ask, Callbacks};
 pub use changes::{Differing, Kind, Pair, Side, each_change, kinds};
 pub use create::{Created, create};
 pub use dirs::{Dir, Dirs, Held, Spot, parts_of};
 pub use enrol::{Domain, NewSealer, Token};
+pub use epochs::Rotation;
 pub use history::{Past, Timeline, Version, has_acl, is_same};
 pub use index::{Index, Located, read_segment};
 pub use keys::{OwnerKeys, SealerKeys};
-pub use owners::{Ask, Unlocking, Way};
+pub use kit::KIT_LEN_MAX;
+pub use owners::Unlocking;
 pub use read::{FileReader, Reader, resolve_path};
-pub use recipe::recovery_kit;
+pub use recipients::Way;
+pub use removed::list as removed_keys;
 pub use select::{Selector, select};
 pub use signers::SignerList;
 pub use snapshots::{Chain, Committed, Finding, Snapshot, from_manifest, load_snapshot, sort};
 pub use state::StateDir;
-pub use ways::{WayFile, way_files};
+pub use ways::{Card, WayFile, find_way, way_files};
 pub use write::{CommitFacts, NewSnapshot, Writer};
 
 use std::sync::Arc;

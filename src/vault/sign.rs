@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 pub const RECEIPT: &str = "coffre-receipt-v1";
 /// Namespace of signer lists.
 pub const SIGNERS: &str = "coffre-signers-v1";
+/// Namespace of what an owner took away: of key files too.
+pub const REMOVED: &str = "coffre-gc-v1";
 
 /// An ed25519 signing key, kept as its seed. Signing takes 15 µs.
 #[derive(Clone)]

@@ -1,6 +1,8 @@
 //! `coffre key`: who can read, who can seal.
 
 mod add;
+mod change;
+mod kit;
 mod list;
 
 use crate::{cli::Run, error::Result};
@@ -10,8 +12,18 @@ use crate::{cli::Run, error::Result};
 pub enum Command {
     /// List the ways in and the sealers
     List,
-    /// Add a sealer
+    /// Add a way in, or a sealer
     Add(add::Args),
+    /// Take a way in out of the vault
+    Remove(change::RemoveArgs),
+    /// Change a passphrase
+    Passphrase(change::PassphraseArgs),
+    /// Seal with new keys from now on
+    Rotate,
+    /// Print the recovery kit
+    Kit(kit::Args),
+    /// Put a way in back into a vault whose keys/ is gone
+    Restore(kit::RestoreArgs),
 }
 
 /// Runs it.
@@ -19,5 +31,10 @@ pub fn run(run: &Run, command: &Command) -> Result<u8> {
     match command {
         Command::List => list::run(run),
         Command::Add(args) => add::run(run, args),
+        Command::Remove(args) => change::remove(run, args),
+        Command::Passphrase(args) => change::passphrase(run, args),
+        Command::Rotate => change::rotate(run),
+        Command::Kit(args) => kit::run(run, args),
+        Command::Restore(args) => kit::restore(run, args),
     }
 }

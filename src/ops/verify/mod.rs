@@ -124,7 +124,10 @@ pub fn run(context: &Context, depth: Depth) -> Result<Report> {
         seconds: 0.0,
     };
     let chain = objects::chain(context, &mut report)?;
-    let listed = objects::listed(&chain);
+    let mut listed = objects::listed(&chain);
+    // An owner may take a way in away; receipts of before still name it.
+    let removed = objects::removed(context)?;
+    listed.retain(|key, _| !removed.contains(key.as_str()));
     objects::present(context, &listed, &mut report)?;
     if depth >= Depth::Packs {
         objects::reread(context, &listed, &mut report)?;

@@ -1,7 +1,7 @@
 //! Objects: the chain of receipts, what it names, and whether that is there and is what it was. Needs no secret.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Mutex,
 };
 
@@ -10,7 +10,7 @@ use crate::{
     format::{Digest, Digester, SnapshotId, SnapshotKey},
     ops::verify::{Context, Report, in_parallel},
     store::{self, Key},
-    vault::{Chain, Finding, SignerList},
+    vault::{self, Chain, Finding, SignerList},
 };
 
 /// Bytes read at once.
@@ -59,6 +59,19 @@ pub fn chain(context: &Context, report: &mut Report) -> Result<Chain> {
         }
     }
     Ok(chain)
+}
+
+/// The key files that an owner took out of the vault.
+pub fn removed(context: &Context) -> Result<BTreeSet<String>> {
+    let pinned = match context.reader {
+        Some(reader) => Some(reader.owner.sign.public()),
+        None => context.state.pinned_owner()?,
+    };
+    let owner = match pinned {
+        Some(owner) => Some(owner),
+        None => SignerList::load(&*context.vault.store, None).ok().and_then(|list| list.signers.owner().map(str::to_owned)),
+    };
+    owner.map_or_else(|| Ok(BTreeSet::new()), |owner| vault::removed_keys(&*context.vault.store, &owner, context.vault.config.id))
 }
 
 /// Every object that counts, with the hash that a signed receipt gives it.
