@@ -131,8 +131,10 @@ impl Unlocking {
                 if let Some(log_n) = scrypt_log_n(bytes) {
                     let work = 1u64.checked_shl(u32::from(log_n)).unwrap_or(u64::MAX);
                     if log_n > SCRYPT_LOG_N_MAX || work > work_left {
-                        damaged = Some(Error::wrong_key(format!("{name} asks for an unreasonable amount of work, and was passed over"))
-                            .hint("somebody may have put it there; another way in opens the vault: coffre key list")));
+                        damaged = Some(
+                            Error::wrong_key(format!("{name} asks for an unreasonable amount of work, and was passed over"))
+                                .hint("somebody may have put it there; another way in opens the vault: coffre key list"),
+                        );
                         continue;
                     }
                     work_left -= work;
