@@ -6,6 +6,8 @@ mod common;
 mod owners;
 #[path = "keys/sealers.rs"]
 mod sealers;
+#[path = "keys/thief.rs"]
+mod thief;
 
 use std::path::{Path, PathBuf};
 

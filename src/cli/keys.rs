@@ -86,7 +86,7 @@ pub fn passphrase(globals: &Globals, explicit: bool) -> Result<Option<Zeroizing<
         let line = sys::run_for_line(command)?;
         return not_empty(&line, &format!("`{command}`")).map(Some);
     }
-    match std::env::var("COFFRE_PASSPHRASE") {
+    match std::env::var(sys::PASSPHRASE_VARIABLE) {
         Ok(text) if !explicit && !text.is_empty() => Ok(Some(Zeroizing::new(text))),
         _ => Ok(None),
     }
@@ -139,7 +139,8 @@ pub fn unlock(globals: &Globals, vault: &Vault) -> Result<OwnerKeys> {
 pub fn open(vault: &Vault, unlocking: Unlocking) -> Result<OwnerKeys> {
     let state = StateDir::new(&state_base()?, vault.config.id);
     let unlocking = unlocking.expecting(state.pinned_owner()?);
-    unlocking.open(&*vault.store, vault.config.id).map_err(|e| {
+    let opened = unlocking.open(&*vault.store, vault.config.id).inspect(OwnerKeys::lock_in_memory);
+    opened.map_err(|e| {
         let seals = e.kind() == ErrorKind::WrongKey && unlocking.is_empty() && state.sealer().is_ok_and(|keys| keys.is_some());
         match e.hint_text().map(str::to_owned) {
             Some(hint) if seals => e.hint(format!("this host seals and cannot read, its owners can: {hint}")),

@@ -11,7 +11,10 @@ use age_core::format::{FileKey, Stanza};
 use ring::{aead, hkdf};
 use zeroize::Zeroizing;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    sys::{self, Wiped},
+};
 
 /// An age identity of our own: X25519.
 pub type Identity = age::x25519::Identity;
@@ -39,7 +42,7 @@ pub fn identity_from_bytes(bytes: &[u8; 32]) -> Identity {
 }
 
 /// The payload key of one age file.
-pub struct StreamKey(aead::LessSafeKey);
+pub struct StreamKey(Wiped<aead::LessSafeKey>);
 
 impl StreamKey {
     fn new(file_key: &[u8], nonce: &[u8; NONCE_LEN]) -> Self {
@@ -55,7 +58,9 @@ impl StreamKey {
             .expand(&[b"payload"], Len)
             .and_then(|okm| okm.fill(&mut key[..]))
             .expect("32 bytes are within HKDF's limits");
-        Self(aead::LessSafeKey::new(aead::UnboundKey::new(&aead::CHACHA20_POLY1305, &key[..]).expect("32 bytes are a key")))
+        let cipher =
+            Wiped::new(|| aead::LessSafeKey::new(aead::UnboundKey::new(&aead::CHACHA20_POLY1305, &key[..]).expect("32 bytes are a key")));
+        Self(cipher)
     }
 
     /// STREAM nonce: an 11-byte big-endian counter and a flag for the last block.
@@ -100,7 +105,10 @@ pub fn start(recipients: &[Wrap]) -> Result<(Vec<u8>, StreamKey)> {
     drop(encryptor.wrap_output(&mut head).map_err(|e| failed(&e))?);
     let nonce = head[head.len() - NONCE_LEN..].try_into().expect("a header ends with its nonce");
     let file_key = taps.first().expect("the crate refuses an empty list").taken.borrow();
-    Ok((head, StreamKey::new(&file_key, &nonce)))
+    let key = StreamKey::new(&file_key, &nonce);
+    // Who seals must not be able to read later: what the crates left of this key on the stack goes too.
+    sys::wipe_stack();
+    Ok((head, key))
 }
 
 /// Returns an age file of `plaintext` for `recipients`.

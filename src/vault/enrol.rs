@@ -60,6 +60,11 @@ impl Token {
         Zeroizing::new(format!("{TOKEN_PREFIX}:{}:{}:{}:{owner}", self.vault, self.name, *secret))
     }
 
+    /// Whether `text` looks like one.
+    pub fn is_token(text: &str) -> bool {
+        text.trim_start().starts_with("coffre-enroll-")
+    }
+
     /// Reads the line, wherever it stands in `text`.
     pub fn decode(text: &str) -> Result<Self> {
         let line = text.lines().map(str::trim).find(|l| l.starts_with("coffre-enroll-"));

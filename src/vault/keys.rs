@@ -20,6 +20,11 @@ use crate::{
 /// The comment before the identity of a way, in the file of that way.
 const WAY_COMMENT: &str = "# identity of this way in";
 
+/// Bytes of an owner file without its pairs of identities, and with the signature that an epoch has.
+const TEXT_LEN: usize = 1024;
+/// Bytes of a pair in it.
+const PAIR_TEXT_LEN: usize = 256;
+
 /// Everything that an owner can do rests on these.
 pub struct OwnerKeys {
     vault: VaultId,
@@ -31,7 +36,7 @@ pub struct OwnerKeys {
     /// Read manifests, trees and index segments; the first is the current one.
     meta: Vec<Identity>,
     /// Lies in the file of the way by which these were had, and opens later epochs.
-    way: Option<Identity>,
+    way: Option<Box<Identity>>,
     /// The file of that way.
     came_by: Option<String>,
     /// The newest epoch of the vault, if it is not open to these keys.
@@ -57,15 +62,17 @@ impl OwnerKeys {
 
     /// Returns the plaintext of an owner file: an ordinary age identity file with comments.
     pub fn encode(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(format!(
-            "# coffre owner keys of vault {}\n# coffre-vs {}\n# coffre-sign {}\n",
-            self.vault,
-            hex(self.secret.expose()),
-            hex(self.sign.seed())
-        ));
+        // Never grown, so that no copy stays where it was.
+        let mut text = Zeroizing::new(String::with_capacity(TEXT_LEN + self.data.len() * PAIR_TEXT_LEN));
+        let (secret, sign) = (Zeroizing::new(hex(self.secret.expose())), Zeroizing::new(hex(self.sign.seed())));
+        for part in ["# coffre owner keys of vault ", &self.vault.to_string(), "\n# coffre-vs ", &secret, "\n# coffre-sign ", &sign, "\n"] {
+            text.push_str(part);
+        }
         for (data, meta) in self.data.iter().zip(&self.meta) {
-            for (what, identity) in [("data", data), ("meta", meta)] {
-                text.push_str(&format!("# {what} identity\n{}\n", identity.to_string().expose_secret()));
+            for (comment, identity) in [("# data identity\n", data), ("# meta identity\n", meta)] {
+                for part in [comment, identity.to_string().expose_secret(), "\n"] {
+                    text.push_str(part);
+                }
             }
         }
         text
@@ -74,7 +81,9 @@ impl OwnerKeys {
     /// The same for a way in, with the identity that is its own.
     pub(super) fn encode_for(&self, way: &Identity) -> Zeroizing<String> {
         let mut text = self.encode();
-        text.push_str(&format!("{WAY_COMMENT}\n{}\n", way.to_string().expose_secret()));
+        for part in [WAY_COMMENT, "\n", way.to_string().expose_secret(), "\n"] {
+            text.push_str(part);
+        }
         text
     }
 
@@ -94,7 +103,7 @@ impl OwnerKeys {
             }
             let identity = Identity::from_str(line).map_err(|_| broken())?;
             match comment_before {
-                WAY_COMMENT => way = Some(identity),
+                WAY_COMMENT => way = Some(Box::new(identity)),
                 _ if data.len() == meta.len() => data.push(identity),
                 _ => meta.push(identity),
             }
@@ -127,7 +136,7 @@ impl OwnerKeys {
 
     /// The identity of the way by which these were had.
     pub(super) fn way(&self) -> Option<&Identity> {
-        self.way.as_ref()
+        self.way.as_deref()
     }
 
     /// The file of the way by which these were had.
@@ -171,6 +180,17 @@ impl OwnerKeys {
             None => Ok(()),
             Some(epoch) => Err(Error::wrong_key(format!("epoch {epoch} of the vault's keys is closed to the way in that was used"))
                 .hint("it was removed before the keys were rotated; use one that coffre key list shows")),
+        }
+    }
+
+    /// Asks that these never go to swap. Not inherited by a fork.
+    pub fn lock_in_memory(&self) {
+        sys::lock_memory(&self.data);
+        sys::lock_memory(&self.meta);
+        sys::lock_memory(self.secret.expose());
+        sys::lock_memory(self.sign.seed());
+        if let Some(way) = &self.way {
+            sys::lock_memory(std::slice::from_ref(&**way));
         }
     }
 
@@ -254,6 +274,10 @@ impl SealerKeys {
         meta: Recipient,
     ) -> Self {
         let keys = DomainKeys::derive(&dk);
+        for secret in [&dk, &keys.data, &keys.tree, &keys.index, &keys.catalog] {
+            sys::lock_memory(secret.expose());
+        }
+        sys::lock_memory(sign.seed());
         Self { vault, name, domain, dk, keys, sign, epoch, data, meta }
     }
 
