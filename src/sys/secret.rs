@@ -66,13 +66,15 @@ impl<T: Copyless> Drop for Wiped<T> {
     }
 }
 
-/// Overwrites some of the stack below the caller: copies that calls before left there. 16 KiB, about a microsecond.
+/// Overwrites `WORDS` times 8 bytes of the stack below the caller: copies that calls before left there. About a tenth of a nanosecond a byte.
+///
+/// Reaches what stood in frames of its own: what is called before must not have been inlined.
 #[inline(never)]
-pub fn wipe_stack() {
-    let mut room = [0u8; 16 << 10];
-    for byte in &mut room {
-        // SAFETY: a write to a byte of an array of ours, through a reference; volatile, so that it is not left out.
-        unsafe { ptr::write_volatile(byte, 0) };
+pub fn wipe_stack<const WORDS: usize>() {
+    let mut room = [0u64; WORDS];
+    for word in &mut room {
+        // SAFETY: a write to a word of an array of ours, through a reference; volatile, so that it is not left out.
+        unsafe { ptr::write_volatile(word, 0) };
     }
     compiler_fence(Ordering::SeqCst);
 }
@@ -86,7 +88,7 @@ mod tests {
         let value = Wiped::new(|| [7u8; 64]);
         assert_eq!(*value, [7; 64]);
         lock_memory(&value[..]);
-        wipe_stack();
+        wipe_stack::<64>();
         assert_eq!(*value, [7; 64]);
     }
 }
