@@ -288,6 +288,7 @@ fn text(r: &Report, verbose: u8) -> String {
     if !r.labels.is_empty() {
         text.push_str(&format!("  {}\n", output::labels(&r.labels)));
     }
+    text.push_str(&format!("  head {} {}\n", r.snapshot, r.head));
     text.push_str(&format!("  {:.1} s, {} of memory\n", r.seconds, output::bytes(r.peak_memory_bytes)));
     if verbose > 0 {
         text.push_str(&format!("  snapshot {} {}\n", r.snapshot, r.id));

@@ -120,15 +120,20 @@ impl PackReader {
     ///
     /// Cost: one ranged read of at most two blocks more than the frame, less the blocks that this thread decrypted for the frame before; no check of chunk ids, which is the caller's.
     pub fn frame(&self, store: &dyn Store, pack: &Digest, at: &FrameEntry) -> Result<Vec<u8>> {
+        let mut raw = Vec::new();
+        self.frame_into(store, pack, at, &mut raw).map(|()| raw)
+    }
+
+    /// The same into `raw`, which is overwritten: for who reads many.
+    pub fn frame_into(&self, store: &dyn Store, pack: &Digest, at: &FrameEntry, raw: &mut Vec<u8>) -> Result<()> {
         let what = name(pack);
         let head = self.head(store, pack)?;
         SCRATCH.with_borrow_mut(|scratch| {
             let compressed = scratch.range(store, pack, &head, u64::from(at.offset), at.compressed_len as usize, &what)?;
-            let mut raw = Vec::new();
-            frame::decompress(compressed, at.raw_len as usize, &mut raw, &what)?;
+            frame::decompress(compressed, at.raw_len as usize, raw, &what)?;
             scratch.trim();
             match raw.len() == at.raw_len as usize {
-                true => Ok(raw),
+                true => Ok(()),
                 false => Err(Error::corrupt(format!("{what} holds a frame of another length than its index says"))),
             }
         })

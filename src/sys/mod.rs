@@ -8,11 +8,13 @@ mod daemon;
 mod dir;
 mod file;
 mod lock;
+mod make;
 mod meta;
 mod mounts;
 mod piped;
 mod process;
 mod secret;
+mod set;
 mod signal;
 mod source;
 mod time;
@@ -25,6 +27,7 @@ pub use file::{
     sync_file_and_dir, write_private,
 };
 pub use lock::FileLock;
+pub use make::{copy_content, forget_pages, open_unlinked, reserve, sync_file_system, umask};
 pub use meta::{Names, SparseMap, Xattrs, map_sparse, xattrs_of_fd, xattrs_of_name};
 pub use mounts::{MountInfo, detach, mount_at, mounts, set_read_ahead, unmount};
 pub use piped::Piped;
@@ -33,6 +36,7 @@ pub use process::{
     raise_file_limit, random, readable_by_others, run_for_line, share_heaps,
 };
 pub use secret::{Wiped, lock_memory, refuse_dumps, wipe_stack};
+pub use set::Subject;
 pub use signal::{Cancel, CaughtSignals, catch_signals};
 pub use source::{Manners, SourceFile};
-pub use time::{day_name, parse_moment, utc_name, utc_text};
+pub use time::{day_name, parse_moment, parse_start, utc_name, utc_stamp, utc_text};

@@ -15,6 +15,7 @@ use crate::{
         enrol::put_key,
         keys::{OwnerKeys, SealerKeys},
         signed,
+        signers::SignerList,
         ways::{either_copy, way_files},
     },
 };
@@ -98,7 +99,8 @@ impl Vault {
         let number = next.epoch();
         let wraps: Vec<pack::Wrap> = recipients.iter().map(|r| r as pack::Wrap).collect();
         let epoch = pack::seal_whole(&wraps, signed::sign(&owner.sign, &next.encode())?.as_bytes())?;
-        let sealers = self.sealers(owner)?;
+        let signers = SignerList::load(&*self.store, Some(&owner.sign.public()))?.signers;
+        let sealers: Vec<SealerKeys> = self.sealers(owner)?.into_iter().filter(|s| signers.revoked(&s.name).is_none()).collect();
         let mut indexes: Vec<Recipient> = Vec::new();
         for sealer in &sealers {
             let index = sealer.index_identity().to_public();

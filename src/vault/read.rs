@@ -74,6 +74,13 @@ impl Reader {
         Ok(Frame::new(self.packs.frame(&*self.vault.store, &at.pack, &at.frame)?, lens.into_iter()))
     }
 
+    /// Fills `raw` with the bytes of a frame, past the cache, and returns the lengths of its chunks. For who reads many, each once.
+    pub fn frame_into(&self, at: &Located, raw: &mut Vec<u8>) -> Result<Vec<u32>> {
+        self.frames_decoded.fetch_add(1, Ordering::Relaxed);
+        self.packs.frame_into(&*self.vault.store, &at.pack, &at.frame, raw)?;
+        Ok(self.with_index(|index| index.lens(at)))
+    }
+
     /// Frames decoded so far.
     pub fn frames_decoded(&self) -> u64 {
         self.frames_decoded.load(Ordering::Relaxed)
@@ -162,7 +169,7 @@ impl Reader {
     }
 
     /// Tells the store that `len` stored bytes from a frame on will be read.
-    pub(super) fn expect(&self, at: &Located, len: u64) {
+    pub fn expect(&self, at: &Located, len: u64) {
         self.packs.expect(&*self.vault.store, &at.pack, &at.frame, len);
     }
 

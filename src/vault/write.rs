@@ -132,8 +132,8 @@ impl<'a> Writer<'a> {
         segment_line: Option<&(Digest, Key)>,
     ) -> Result<(SnapshotKey, SnapshotId, Manifest, Vec<u8>)> {
         let store = &*self.vault.store;
-        let signers = SignerList::load(store, None)?;
-        let previous = self.vault.head(&signers, &self.sealer.name)?.map(|c| (c.key, c.id));
+        let before = self.vault.tips(&SignerList::only(self.sealer), &self.sealer.name)?;
+        let previous = before.first().map(|c| (c.key.clone(), c.id));
         let key = SnapshotKey { sealer: self.sealer.name.clone(), seq: self.vault.last_seq(&self.sealer.name)? + 1 };
         let manifest = Manifest {
             vault: self.vault.config.id,
@@ -163,8 +163,8 @@ impl<'a> Writer<'a> {
         for (digest, key) in public {
             receipt.push(*digest, key.as_str());
         }
-        if let Some((place, id)) = &previous {
-            receipt.push(Digest::from_bytes(*id.as_bytes()), place.receipt());
+        for committed in &before {
+            receipt.push(Digest::from_bytes(*committed.id.as_bytes()), committed.key.receipt());
         }
         receipt.push(digest(&sealed), key.manifest());
         if let Some((digest, key)) = segment_line {

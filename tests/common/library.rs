@@ -254,6 +254,7 @@ impl Host {
             vault: &self.vault,
             reader,
             state: &self.state,
+            expect: &[],
             clock: &self.clock,
             sink: &self.told,
             cancel: &self.cancel,

@@ -1,9 +1,10 @@
-//! `coffre key`: who can read, who can seal.
+//! `coffre key`: who can read, who can seal. One subcommand a file; here is only which is which.
 
 mod add;
 mod change;
 mod kit;
 mod list;
+mod revoke;
 
 use crate::{cli::Run, error::Result};
 
@@ -24,6 +25,8 @@ pub enum Command {
     Kit(kit::Args),
     /// Put a way in back into a vault whose keys/ is gone
     Restore(kit::RestoreArgs),
+    /// Take back a sealer's right to seal, from a moment on
+    Revoke(revoke::Args),
 }
 
 /// Runs it.
@@ -36,5 +39,6 @@ pub fn run(run: &Run, command: &Command) -> Result<u8> {
         Command::Rotate => change::rotate(run),
         Command::Kit(args) => kit::run(run, args),
         Command::Restore(args) => kit::restore(run, args),
+        Command::Revoke(args) => revoke::run(run, args),
     }
 }

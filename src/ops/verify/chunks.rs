@@ -10,7 +10,7 @@ use crate::{
     format::{ChunkId, Content, DIR_DEPTH_MAX, Digest, DomainId, DomainKeys, Entry, Key32, PackKind},
     ops::verify::{Context, DAMAGED_FILES_MAX, DamagedFile, Depth, Report, in_parallel},
     store::Key,
-    vault::{Chain, Finding, Located, Reader, Snapshot, load_snapshot},
+    vault::{Chain, Finding, Located, Reader, Snapshot, judge_snapshot},
 };
 
 /// Decodes what `depth` asks for, and follows damage into files.
@@ -27,9 +27,9 @@ pub fn run(
 ) -> Result<()> {
     let mut snapshots = Vec::new();
     for committed in &chain.committed {
-        match load_snapshot(context.vault, &reader.owner, committed) {
+        match judge_snapshot(context.vault, &reader.owner, committed) {
             Ok(snapshot) => snapshots.push(snapshot),
-            Err(e) => report.damage.push(Finding::new(committed.key.manifest(), e.chain())),
+            Err(finding) => report.damage.push(finding),
         }
     }
     let hurt: HashSet<String> = report.damage.iter().map(|f| f.object.clone()).collect();
