@@ -223,10 +223,6 @@ impl Vault {
                 .hint("coffre key list shows those that there are; without --again a new one is made"));
         }
         not_revoked(&list, name)?;
-        if list.signers.revoked(name).is_some() {
-            return Err(Error::conflict(format!("sealer {name} was revoked"))
-                .hint("what it seals counts nowhere; make a sealer of another name: coffre key add --sealer NAME"));
-        }
         let keys = self.kept_sealer(owner, name).map_err(|e| match e.kind() {
             ErrorKind::Missing | ErrorKind::Corrupt | ErrorKind::WrongKey => {
                 e.hint("its keys cannot be had from the vault any more; make a sealer of another name for that host")
