@@ -132,14 +132,19 @@ pub fn person() -> Option<Arc<dyn Ask>> {
 
 /// Unlocks the vault.
 pub fn unlock(globals: &Globals, vault: &Vault) -> Result<OwnerKeys> {
-    open(vault, unlocking(globals)?)
+    open(globals, vault, unlocking(globals)?)
 }
 
 /// Unlocks the vault with what was gathered; a host that can only seal is told so.
-pub fn open(vault: &Vault, unlocking: Unlocking) -> Result<OwnerKeys> {
+pub fn open(globals: &Globals, vault: &Vault, unlocking: Unlocking) -> Result<OwnerKeys> {
     let state = StateDir::new(&state_base()?, vault.config.id);
     let unlocking = unlocking.expecting(state.pinned_owner()?);
     let opened = unlocking.open(&*vault.store, vault.config.id).inspect(OwnerKeys::lock_in_memory);
+    if let Some(epoch) = opened.as_ref().ok().and_then(OwnerKeys::closed_epoch) {
+        globals
+            .screen()
+            .warning(&format!("what was sealed since epoch {epoch} of the keys began is closed to this key: it was removed before"));
+    }
     opened.map_err(|e| {
         let seals = e.kind() == ErrorKind::WrongKey && unlocking.is_empty() && state.sealer().is_ok_and(|keys| keys.is_some());
         match e.hint_text().map(str::to_owned) {

@@ -216,7 +216,7 @@ pub fn sealer_keys(run: &Run, opened: &Opened) -> Result<SealerKeys> {
     if unlocking.is_empty() && !keys::can_ask() {
         return seal::sealer_keys(&opened.vault, &opened.state);
     }
-    let owner = keys::open(&opened.vault, unlocking)?;
+    let owner = keys::open(run.globals, &opened.vault, unlocking)?;
     let name = name_from(&sys::host_name());
     let had = opened.vault.has_sealer(&owner, &name)?;
     let sealer = opened.vault.enrol(&owner, &name)?;

@@ -12,7 +12,7 @@ pub fn run(run: &Run) -> Result<u8> {
     let unlocking = keys::unlocking(run.globals)?;
     let owner = match unlocking.is_empty() {
         true => None,
-        false => Some(keys::open(&opened.vault, unlocking)?),
+        false => Some(keys::open(run.globals, &opened.vault, unlocking)?),
     };
     let listed = key::list(&opened.vault, owner.as_ref(), &opened.state)?;
     run.screen.data(&listed, || text(&listed))?;
