@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // a test may stop at the first surprise
 
 mod common;
+#[path = "keys/cost.rs"]
+mod cost;
 #[path = "keys/owners.rs"]
 mod owners;
 #[path = "keys/sealers.rs"]

@@ -14,6 +14,9 @@ use crate::{
 /// Most work that a passphrase's file may ask of who opens it: scrypt with N = 2^20 takes 2 s and 1 GiB here.
 pub(super) const SCRYPT_LOG_N_MAX: u8 = 20;
 
+/// Least work that a passphrase's file asks for when it is made: 0.25 s and 128 MiB here.
+const SCRYPT_LOG_N_MIN: u8 = 17;
+
 /// One way to unlock a vault, as it is added.
 pub enum Way {
     /// A passphrase, by scrypt: the work takes about a second here and for every guess.
@@ -105,15 +108,18 @@ pub(super) fn missing_plugin(name: &str, e: &dyn std::fmt::Display) -> Error {
         .hint(format!("install age-plugin-{name} where this machine finds programs (PATH)"))
 }
 
-/// The crate measures how much work takes a second here. On a machine so fast that others would not open the file, it is less.
+/// The crate measures how much work takes a second here. On a machine that is busy it would be too little, and on one so fast that others
+/// would not open the file, too much.
 fn seal_by_passphrase(secret: &str, plaintext: &[u8]) -> Result<Vec<u8>> {
     let mut recipient = age::scrypt::Recipient::new(SecretString::from(secret));
     let file = pack::seal_whole(&[&recipient], plaintext)?;
-    if scrypt_log_n(&file).is_some_and(|n| n <= SCRYPT_LOG_N_MAX) {
-        return Ok(file);
+    match scrypt_log_n(&file) {
+        Some(SCRYPT_LOG_N_MIN..=SCRYPT_LOG_N_MAX) => Ok(file),
+        log_n => {
+            recipient.set_work_factor(log_n.unwrap_or(SCRYPT_LOG_N_MIN).clamp(SCRYPT_LOG_N_MIN, SCRYPT_LOG_N_MAX));
+            pack::seal_whole(&[&recipient], plaintext)
+        }
     }
-    recipient.set_work_factor(SCRYPT_LOG_N_MAX);
-    pack::seal_whole(&[&recipient], plaintext)
 }
 
 /// What opens a file that a passphrase seals, and does no more work for it than is reasonable.
