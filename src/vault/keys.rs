@@ -230,7 +230,7 @@ impl OwnerKeys {
     }
 
     /// The public half of the current data identity.
-    pub(super) fn data_recipient(&self) -> Recipient {
+    pub fn data_recipient(&self) -> Recipient {
         self.data[0].to_public()
     }
 

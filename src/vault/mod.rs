@@ -11,6 +11,7 @@ mod epochs;
 mod finding;
 mod history;
 mod index;
+mod journal;
 mod keys;
 mod kit;
 mod links;
@@ -38,9 +39,10 @@ pub use epochs::Rotation;
 pub use finding::{Finding, Trouble, settle};
 pub use history::{Past, Timeline, Version, has_acl, is_same};
 pub use index::{Index, Located, read_segment};
+pub use journal::{Condemnation, Forgotten, Journal, signed_records};
 pub use keys::{OwnerKeys, SealerKeys};
 pub use kit::KIT_LEN_MAX;
-pub use links::{Expected, Links, expected, links, remembered, set_aside};
+pub use links::{Expected, Links, expected, links, not_offered, remembered, set_aside};
 pub use owners::Unlocking;
 pub use read::{FileReader, Reader, resolve_path};
 pub use recipients::Way;
@@ -51,7 +53,7 @@ pub use signers::SignerList;
 pub use snapshots::{Snapshot, from_manifest, judge_snapshot, load_snapshot, sort};
 pub use state::StateDir;
 pub use ways::{Card, WayFile, find_way, way_files};
-pub use write::{CommitFacts, NewSnapshot, Writer};
+pub use write::{CommitFacts, Honour, NewSnapshot, Writer};
 
 use std::sync::Arc;
 

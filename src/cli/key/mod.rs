@@ -13,19 +13,16 @@ use crate::{cli::Run, error::Result};
 pub enum Command {
     /// List the ways in and the sealers
     List,
-    /// Add a way in, or a sealer
     Add(add::Args),
-    /// Take a way in out of the vault
     Remove(change::RemoveArgs),
-    /// Change a passphrase
     Passphrase(change::PassphraseArgs),
     /// Seal with new keys from now on
+    ///
+    /// Every way in that there is gets them; each host hears of it at its next seal, and needs nobody. What was sealed before stays as it
+    /// is, and who was removed before still reads that.
     Rotate,
-    /// Print the recovery kit
     Kit(kit::Args),
-    /// Put a way in back into a vault whose keys/ is gone
     Restore(kit::RestoreArgs),
-    /// Take back a sealer's right to seal, from a moment on
     Revoke(revoke::Args),
 }
 
