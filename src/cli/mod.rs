@@ -256,6 +256,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    sys::refuse_dumps();
     sys::raise_file_limit();
     let screen = cli.globals.screen().clone();
     let run = Run { globals: &cli.globals, screen: &screen, clock: Arc::new(SystemClock), cancel: cli.globals.cancel.clone() };

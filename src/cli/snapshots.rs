@@ -49,7 +49,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let own_only = unlocking.is_empty() && (opened.state.sealer()?.is_some() || !keys::can_ask());
     let owner = match own_only {
         true => None,
-        false => Some(keys::open(&opened.vault, &unlocking)?),
+        false => Some(keys::open(run.globals, &opened.vault, unlocking)?),
     };
     let (rows, findings) = snapshots::run(&opened.vault, owner.as_ref(), &opened.state, &filter)?;
     run.screen.data(&rows, || text(&rows))?;

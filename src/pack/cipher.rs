@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Result},
     format::Key32,
     pack::headers::{Headers, tag_of},
+    sys::{self, Wiped},
 };
 
 /// An age identity of our own: X25519.
@@ -32,6 +33,9 @@ pub const BLOCK_LEN: usize = 64 << 10;
 pub const TAG_LEN: usize = 16;
 const STORED_BLOCK_LEN: usize = BLOCK_LEN + TAG_LEN;
 const NONCE_LEN: usize = 16;
+/// Words of stack that a call into a cipher reaches down to, and one into a key exchange.
+const SHALLOW: usize = 512;
+const DEEP: usize = 4096;
 /// Longest header accepted, in bytes; one recipient takes about 300.
 pub const HEADER_LEN_MAX: usize = 64 << 10;
 
@@ -43,7 +47,7 @@ pub fn identity_from_bytes(bytes: &[u8; 32]) -> Identity {
 }
 
 /// The payload key of one age file.
-pub struct StreamKey(aead::LessSafeKey);
+pub struct StreamKey(Wiped<aead::LessSafeKey>);
 
 impl StreamKey {
     fn new(file_key: &[u8], nonce: &[u8; NONCE_LEN]) -> Self {
@@ -59,7 +63,9 @@ impl StreamKey {
             .expand(&[b"payload"], Len)
             .and_then(|okm| okm.fill(&mut key[..]))
             .expect("32 bytes are within HKDF's limits");
-        Self(aead::LessSafeKey::new(aead::UnboundKey::new(&aead::CHACHA20_POLY1305, &key[..]).expect("32 bytes are a key")))
+        let cipher =
+            Wiped::new(|| aead::LessSafeKey::new(aead::UnboundKey::new(&aead::CHACHA20_POLY1305, &key[..]).expect("32 bytes are a key")));
+        Self(cipher)
     }
 
     /// STREAM nonce: an 11-byte big-endian counter and a flag for the last block.
@@ -72,6 +78,14 @@ impl StreamKey {
 
     /// Encrypts `block` in place and returns its tag.
     pub fn seal(&self, number: u64, last: bool, block: &mut [u8]) -> [u8; TAG_LEN] {
+        let tag = self.seal_block(number, last, block);
+        // The cipher works on a copy of the key, on the stack.
+        sys::wipe_stack::<SHALLOW>();
+        tag
+    }
+
+    #[inline(never)]
+    fn seal_block(&self, number: u64, last: bool, block: &mut [u8]) -> [u8; TAG_LEN] {
         let tag = self.0.seal_in_place_separate_tag(Self::nonce(number, last), aead::Aad::empty(), block).expect("a block is short enough");
         tag.as_ref().try_into().expect("a tag is 16 bytes")
     }
@@ -96,7 +110,16 @@ impl age::Recipient for Tap<'_> {
 }
 
 /// Starts an age file for `recipients`: returns its header and nonce as bytes, and the key for its blocks.
+///
+/// Who seals must not be able to read later, so nothing of the key stays behind once its owner is dropped (`tests/keys/thief.rs`).
 pub fn start(recipients: &[Wrap]) -> Result<(Vec<u8>, StreamKey)> {
+    let started = start_file(recipients);
+    sys::wipe_stack::<DEEP>();
+    started
+}
+
+#[inline(never)]
+fn start_file(recipients: &[Wrap]) -> Result<(Vec<u8>, StreamKey)> {
     let failed = |e: &dyn std::fmt::Display| Error::wrong_key("cannot encrypt to these recipients").because(e.to_string());
     let taps: Vec<Tap> = recipients.iter().map(|inner| Tap { inner: *inner, taken: RefCell::default() }).collect();
     let encryptor = age::Encryptor::with_recipients(taps.iter().map(|t| t as Wrap)).map_err(|e| failed(&e))?;

@@ -2,7 +2,7 @@
 //!
 //! What counts for each receipt alone is here; how they follow one another is `links`'s. Needs no secret.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -47,6 +47,8 @@ pub struct Chain {
     pub findings: Vec<Finding>,
     /// Every place at which there is a receipt or a signature.
     pub there: BTreeMap<SnapshotKey, There>,
+    /// Key files that an owner took out of the vault; filled in by who looks for what is missing.
+    pub removed: BTreeSet<String>,
 }
 
 impl Chain {
