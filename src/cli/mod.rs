@@ -1,10 +1,13 @@
 //! The terminal: what was typed, and the one `match` over commands. The home of `clap`.
 
+mod audit;
 mod cat;
 mod catalog;
 mod copy;
 mod enroll;
 mod exit;
+mod forget;
+mod head;
 mod init;
 mod key;
 mod keys;
@@ -13,6 +16,8 @@ mod mount;
 mod mount_options;
 mod output;
 mod progress;
+mod prune;
+mod restore;
 mod seal;
 mod snapshots;
 mod verify;
@@ -103,10 +108,24 @@ enum Command {
     Unmount(mount::UnmountArgs),
     /// Print a file of a snapshot
     Cat(cat::Args),
+    /// Restore a snapshot, or a part of one, without a mount
+    Restore(Box<restore::Args>),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
+    /// Forget snapshots that no rule keeps, or that are named
+    Forget(forget::ForgetArgs),
+    /// Free the space of forgotten snapshots, in two steps with a grace between them
+    Prune(prune::Args),
+    /// Bring back forgotten snapshots
+    Undelete(forget::UndeleteArgs),
+    /// Keep snapshots whatever a policy says
+    Pin(forget::PinArgs),
+    /// Let a policy judge snapshots again
+    Unpin(forget::PinArgs),
     /// Bring another copy of the vault up to date; needs no key
     Copy(copy::Args),
+    Audit(audit::Args),
+    Head(head::Args),
     /// Who can read the vault, and who can seal into it
     #[command(subcommand)]
     Key(key::Command),
@@ -255,8 +274,16 @@ impl Run<'_> {
             Command::Mount(args) => mount::run(self, args),
             Command::Unmount(args) => mount::unmount(self, args),
             Command::Cat(args) => cat::run(self, args),
+            Command::Restore(args) => restore::run(self, args),
             Command::Verify(args) => verify::run(self, args),
+            Command::Forget(args) => forget::forget(self, args),
+            Command::Prune(args) => prune::run(self, args),
+            Command::Undelete(args) => forget::undelete(self, args),
+            Command::Pin(args) => forget::pin(self, args, true),
+            Command::Unpin(args) => forget::pin(self, args, false),
             Command::Copy(args) => copy::run(self, args),
+            Command::Audit(args) => audit::run(self, args),
+            Command::Head(args) => head::run(self, args),
             Command::Key(command) => key::run(self, command),
             Command::Enroll(args) => enroll::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),
@@ -269,6 +296,24 @@ impl Run<'_> {
     }
 }
 
+/// Writes what the manual says of one command.
+fn section(page: &mut Vec<u8>, name: &str, command: &clap::Command) -> std::io::Result<()> {
+    let man = clap_mangen::Man::new(command.clone());
+    page.extend_from_slice(format!(".SH {}\n", name.to_uppercase()).as_bytes());
+    man.render_synopsis_section(page)?;
+    man.render_description_section(page)?;
+    man.render_options_section(page)?;
+    if let Some(examples) = command.get_after_long_help() {
+        // As it stands: roff would fill the lines, and take a dot at the start of one for a command.
+        page.extend_from_slice(b".PP\n.nf\n");
+        for line in examples.to_string().lines() {
+            page.extend_from_slice(format!("\\&{}\n", line.replace('\\', "\\e").replace('-', "\\-")).as_bytes());
+        }
+        page.extend_from_slice(b".fi\n");
+    }
+    Ok(())
+}
+
 /// Prints one manual page: the program, then every command.
 fn manual() -> Result<u8> {
     let mut page = Vec::new();
@@ -277,12 +322,10 @@ fn manual() -> Result<u8> {
     command.build();
     clap_mangen::Man::new(command.clone()).render(&mut page).map_err(failed)?;
     for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
-        let man = clap_mangen::Man::new(sub.clone());
-        page.extend_from_slice(format!(".SH {}\n", sub.get_name().to_uppercase()).as_bytes());
-        man.render_synopsis_section(&mut page)
-            .and_then(|()| man.render_description_section(&mut page))
-            .and_then(|()| man.render_options_section(&mut page))
-            .map_err(failed)?;
+        section(&mut page, sub.get_name(), sub).map_err(failed)?;
+        for below in sub.get_subcommands().filter(|s| s.get_name() != "help") {
+            section(&mut page, &format!("{} {}", sub.get_name(), below.get_name()), below).map_err(failed)?;
+        }
     }
     match std::io::Write::write_all(&mut std::io::stdout(), &page) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(failed(e)),

@@ -6,6 +6,7 @@
 mod canon;
 mod cdc;
 mod config;
+mod gc;
 mod id;
 mod manifest;
 mod pack;
@@ -14,9 +15,11 @@ mod segment;
 mod signers;
 mod tree;
 mod wire;
+mod words;
 
 pub use cdc::{CHUNK_LEN_AVERAGE, CHUNK_LEN_MAX, CHUNK_LEN_MIN, Chunker};
 pub use config::Config;
+pub use gc::{Decision, GC_RECORD_LEN_MAX, GcRecord};
 pub use id::{ChunkId, Digest, Digester, DomainId, DomainKeys, Key32, SnapshotId, VaultId, digest, domain_key, hex, unhex};
 pub use manifest::{Manifest, Problem, ProblemKind, Stats, Suspicion, SuspicionKind};
 pub use pack::{
@@ -25,8 +28,9 @@ pub use pack::{
 };
 pub use receipt::{Line, Receipt, SnapshotKey, is_name, name_from};
 pub use segment::{Segment, SegmentPack};
-pub use signers::{Signer, Signers};
+pub use signers::{Revocation, Signer, Signers};
 pub use tree::{
     ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Entry, HardLink, Hole, INLINE_LEN_MAX, NODE_ENTRIES_MAX, Node, Part, is_legal_name,
     split,
 };
+pub use words::{HeadText, words_of};

@@ -5,7 +5,7 @@ use std::{cell::RefCell, sync::Arc};
 use quick_cache::sync::Cache;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{Digest, FrameEntry, HEADER_LEN, PackIndex, PackKind, TRAILER_LEN, Trailer, VaultId, check_header, parse_index},
     pack::{
         Identity, Unwrap,
@@ -98,13 +98,15 @@ impl PackReader {
         store.get(&key, 0, &mut bytes)?;
         let head = match StreamHead::open(&identities, &bytes, len, &what) {
             // Many or large recipients; read on.
-            Err(e) if e.kind() == crate::error::ErrorKind::Corrupt && (bytes.len() as u64) < len => {
+            Err(e) if e.kind() == ErrorKind::Corrupt && (bytes.len() as u64) < len => {
                 bytes.resize(HEADER_LEN_MAX.min(usize::try_from(len).unwrap_or(HEADER_LEN_MAX)), 0);
                 store.get(&key, 0, &mut bytes)?;
-                StreamHead::open(&identities, &bytes, len, &what)?
+                StreamHead::open(&identities, &bytes, len, &what)
             }
-            other => other?,
+            other => other,
         };
+        // Who got here opened the vault, and with it every pack that is what it was.
+        let head = head.map_err(|e| if e.kind() == ErrorKind::WrongKey { e.as_kind(ErrorKind::Corrupt) } else { e })?;
         let mut scratch = Vec::new();
         let first = range(store, &key, &head, 0, HEADER_LEN, &mut scratch, &what)?;
         check_header(first, self.vault).map_err(|e| e.while_doing(format!("cannot use {what}")))?;
@@ -116,21 +118,37 @@ impl PackReader {
     /// Returns the raw bytes of a frame, as long as its index says.
     ///
     /// # Errors
-    /// `Missing` if the pack is gone, `Corrupt` if decryption or decompression fails, `WrongKey` if no identity opens it.
+    /// `Missing` if the pack is gone, `Corrupt` if it does not open, decrypt or decompress.
     ///
     /// Cost: one ranged read of at most two blocks more than the frame, less the blocks that this thread decrypted for the frame before; no check of chunk ids, which is the caller's.
     pub fn frame(&self, store: &dyn Store, pack: &Digest, at: &FrameEntry) -> Result<Vec<u8>> {
+        let mut raw = Vec::new();
+        self.frame_into(store, pack, at, &mut raw).map(|()| raw)
+    }
+
+    /// The same into `raw`, which is overwritten: for who reads many.
+    pub fn frame_into(&self, store: &dyn Store, pack: &Digest, at: &FrameEntry, raw: &mut Vec<u8>) -> Result<()> {
         let what = name(pack);
         let head = self.head(store, pack)?;
         SCRATCH.with_borrow_mut(|scratch| {
             let compressed = scratch.range(store, pack, &head, u64::from(at.offset), at.compressed_len as usize, &what)?;
-            let mut raw = Vec::new();
-            frame::decompress(compressed, at.raw_len as usize, &mut raw, &what)?;
+            frame::decompress(compressed, at.raw_len as usize, raw, &what)?;
             scratch.trim();
             match raw.len() == at.raw_len as usize {
-                true => Ok(raw),
+                true => Ok(()),
                 false => Err(Error::corrupt(format!("{what} holds a frame of another length than its index says"))),
             }
+        })
+    }
+
+    /// Returns a frame as it was compressed, to be copied to another pack. It was authentic when it was decrypted; its chunks are not checked.
+    pub fn compressed(&self, store: &dyn Store, pack: &Digest, at: &FrameEntry) -> Result<Vec<u8>> {
+        let what = name(pack);
+        let head = self.head(store, pack)?;
+        SCRATCH.with_borrow_mut(|scratch| {
+            let compressed = scratch.range(store, pack, &head, u64::from(at.offset), at.compressed_len as usize, &what)?.to_vec();
+            scratch.trim();
+            Ok(compressed)
         })
     }
 
@@ -146,9 +164,10 @@ impl PackReader {
         }
     }
 
-    /// Forgets what is known of a pack, because it proved wrong.
+    /// Forgets what is known of a pack, here and in this thread, because it proved wrong.
     pub fn forget(&self, pack: &Digest) {
         self.heads.remove(pack);
+        SCRATCH.with_borrow_mut(|scratch| scratch.pack = scratch.pack.filter(|kept| kept != pack));
     }
 
     /// Reads kind and index of a pack from its own trailer: for vaults whose index segments are lost.

@@ -114,7 +114,7 @@ pub struct Dir(OwnedFd);
 const STAT: StatxFlags = StatxFlags::BASIC_STATS;
 
 /// Runs `f` with `name` as a C string, on the stack for ordinary lengths.
-fn with_c_name<T>(name: &[u8], f: impl FnOnce(&CStr) -> std::result::Result<T, Errno>) -> std::result::Result<T, Errno> {
+pub(super) fn with_c_name<T>(name: &[u8], f: impl FnOnce(&CStr) -> std::result::Result<T, Errno>) -> std::result::Result<T, Errno> {
     let mut buf = [0u8; 256];
     if name.len() < buf.len() {
         buf[..name.len()].copy_from_slice(name);
@@ -127,6 +127,10 @@ impl Dir {
     /// Opens the directory at `path`, following links.
     pub fn open(path: &Path) -> std::result::Result<Self, Errno> {
         openat(rustix::fs::CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map(Self)
+    }
+
+    pub(super) fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
     }
 
     /// Opens the child directory `name`, never through a link; access times are left alone where allowed.

@@ -60,12 +60,16 @@ pub fn xattrs_of_fd(fd: impl AsFd) -> Result<Xattrs, Errno> {
 /// Attributes of the entry `name` in `dir` itself, links not followed. For what cannot be opened: links, fifos, devices.
 pub fn xattrs_of_name(dir: &Dir, name: &[u8]) -> Result<Xattrs, Errno> {
     // There is no llistxattrat before Linux 6.13; the descriptor's name in /proc stands for the directory.
-    let path = [format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).as_bytes(), name].concat();
-    let list = match grow(256, |buf| llistxattr(path.as_slice(), buf)) {
+    xattrs_of_path(&[format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).as_bytes(), name].concat())
+}
+
+/// Attributes of what stands at `path` itself, links not followed.
+pub(super) fn xattrs_of_path(path: &[u8]) -> Result<Xattrs, Errno> {
+    let list = match grow(256, |buf| llistxattr(path, buf)) {
         Err(Errno::OPNOTSUPP | Errno::NOENT) => return Ok(Xattrs::new()),
         list => list?,
     };
-    collect(list, |name| grow(1024, |buf| lgetxattr(path.as_slice(), name, buf)))
+    collect(list, |name| grow(1024, |buf| lgetxattr(path, name, buf)))
 }
 
 /// Data and holes of a file, in order.

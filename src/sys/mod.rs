@@ -3,19 +3,23 @@
 //! The only room with `unsafe`, and the home of `libc` and `rustix`. Knows nothing of vaults.
 #![allow(unsafe_code)]
 
+mod calendar;
 mod clock;
 mod daemon;
 mod dir;
 mod file;
 mod lock;
+mod make;
 mod meta;
 mod mounts;
 mod piped;
 mod process;
+mod set;
 mod signal;
 mod source;
 mod time;
 
+pub use calendar::{Calendar, Period, parse_span};
 pub use clock::{Clock, SimClock, SystemClock};
 pub use daemon::{Readiness, daemonise, notify_ready};
 pub use dir::{Dir, FileType, Found, Stat, open_file, stat_of_file};
@@ -24,6 +28,7 @@ pub use file::{
     sync_file_and_dir, write_private,
 };
 pub use lock::FileLock;
+pub use make::{copy_content, forget_pages, open_unlinked, reserve, sync_file_system, umask};
 pub use meta::{Names, SparseMap, Xattrs, map_sparse, xattrs_of_fd, xattrs_of_name};
 pub use mounts::{MountInfo, detach, mount_at, mounts, set_read_ahead, unmount};
 pub use piped::Piped;
@@ -31,6 +36,7 @@ pub use process::{
     available_cores, effective_ids, file_limit, give_way, host_name, is_root, memory_free_share, peak_memory_bytes, raise_file_limit,
     random, readable_by_others, run_for_line, share_heaps,
 };
+pub use set::Subject;
 pub use signal::{Cancel, CaughtSignals, catch_signals};
 pub use source::{Manners, SourceFile};
-pub use time::{day_name, parse_moment, utc_name, utc_text};
+pub use time::{day_name, parse_moment, parse_start, utc_name, utc_stamp, utc_text};

@@ -9,7 +9,7 @@ use std::{path::PathBuf, thread, time::Duration};
 use crossbeam_channel::bounded;
 
 use crate::{
-    catalog::{Catalog, ShortId},
+    catalog::Catalog,
     error::{Error, ErrorKind, Result},
     format::Chunker,
     ops::seal::{
@@ -22,7 +22,7 @@ use crate::{
         entry::EntryMaker,
         exclude::Excludes,
         look::Looker,
-        memory::Memory,
+        memory::{Known, Memory},
         output::{Compression, OpenPacks},
         pool::Pool,
         read,
@@ -59,11 +59,12 @@ pub struct Job<'a> {
     pub sources: &'a [PathBuf],
     pub writer: &'a Writer<'a>,
     pub catalog: &'a Catalog,
-    pub known: &'a [ShortId],
+    pub known: &'a Known,
     pub seal: u64,
     pub compression: Compression,
     pub bytes_per_sec: Option<u64>,
     pub workers: usize,
+    pub coin: Option<[u8; 32]>,
     pub use_records: bool,
     pub tally: &'a Tally,
     /// When the seal began, of the monotonic clock.
@@ -87,7 +88,7 @@ pub fn run(job: &Job) -> Result<Assembled> {
         .first()
         .and_then(|path| Dir::open(path.parent().unwrap_or(path)).and_then(|dir| dir.stat()).ok())
         .map_or(0, |s| s.device);
-    let packs = OpenPacks::new(vault, sealer);
+    let packs = OpenPacks::new(vault, sealer, job.coin);
     let (piece_pool, frame_pool) = (Pool::new(read::PIECE_ROOM), Pool::new(job.compression.frame_room(vault.config.frame_target as usize)));
     let throttle = job.bytes_per_sec.map(|limit| Throttle::new(clock, limit));
     let reading = read::Shared { chunker: &chunker, key: &sealer.keys.data, cancel, pool: &piece_pool, throttle: throttle.as_ref() };

@@ -7,9 +7,7 @@
 //! All that is decided here shows in the listing that is left, so the hash of that (`skip`) covers every rule. Without
 //! rules an entry costs a comparison and no path is built.
 
-mod glob;
 mod guard;
-mod pattern;
 mod preset;
 mod reason;
 
@@ -27,13 +25,14 @@ use std::{
 use crate::{
     error::{Error, Result},
     event::LeftOut,
-    ops::seal::{exclude::pattern::Anchoring, sources::Skeleton},
+    ops::{
+        patterns::{Anchoring, Origin, Patterns},
+        seal::sources::Skeleton,
+    },
     sys::{Dir, FileType, Found, Stat, open_file},
 };
 
 use guard::Guard;
-use pattern::{Origin, Patterns};
-
 use reason::Reason;
 
 pub use preset::Preset;

@@ -79,7 +79,7 @@ impl Preset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::seal::exclude::pattern::Patterns;
+    use crate::ops::patterns::Patterns;
 
     #[test]
     fn presets_are_patterns_and_every_line_is_documented() {

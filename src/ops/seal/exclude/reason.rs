@@ -2,7 +2,7 @@
 
 use crate::{
     event::Rule,
-    ops::seal::exclude::pattern::{Origin, Pattern, Patterns},
+    ops::patterns::{Origin, Pattern, Patterns},
 };
 
 /// Why.

@@ -1,10 +1,12 @@
 //! Lists of gitignore patterns: one line becomes one pattern, and the last that fits an entry decides.
 
+mod glob;
+
 use std::{collections::HashMap, ffi::OsStr, os::unix::ffi::OsStrExt, sync::Arc};
 
 use crate::{
     error::{Error, Result},
-    ops::seal::exclude::glob::{self, Slash, is_special},
+    ops::patterns::glob::{Slash, is_special},
 };
 
 /// Longest pattern that is looked at, in bytes; a longer one fits no path that a system call takes.
@@ -137,6 +139,7 @@ impl Patterns {
         let meant = match rule {
             Anchoring::Base => None,
             Anchoring::Leading => anywhere(text).or_else(|| through_links(text)),
+            Anchoring::Stored => anywhere(text),
         };
         let mut pattern = Pattern::parse(meant.as_deref().unwrap_or(text), line);
         pattern.text = text.into();
@@ -192,6 +195,8 @@ pub enum Anchoring {
     Base,
     /// Only a leading slash anchors, at the root; others fit at any depth. For patterns that stand in no directory.
     Leading,
+    /// The same for paths of a snapshot: links of this machine have no say.
+    Stored,
 }
 
 /// The pattern that fits at any depth, if `text` is to and would not by itself.

@@ -1,0 +1,187 @@
+//! `coffre restore`.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use crate::{
+    cli::{Run, exit, keys, mount::parse_owner, output},
+    error::{Error, Result},
+    ops::restore::{self, Context, Options, Owner, Report, Wanted},
+    sys,
+    vault::{Reader, Selector, parts_of, select},
+};
+
+/// Frames kept while directories are read; content is decoded past the cache, each frame once.
+const CACHE_BYTES: u64 = 32 << 20;
+
+/// Restore a snapshot, or a part of one.
+///
+/// A directory's content goes straight into DIR, which takes its owner, mode and times; a file goes into DIR under its own name; a whole
+/// snapshot brings full paths. What stands in DIR already is compared by size and time, and only what differs is fetched: the same command
+/// goes on after an interruption. A file is replaced when the new one is whole. Nothing is written outside DIR, whatever links are in it.
+#[derive(clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// Snapshot, and path in it: `latest`, `latest:/etc/nginx`, `1a2b3c4d:/etc/hosts`, `yesterday:/srv`
+    #[arg(value_name = "SNAP[:PATH]")]
+    what: OsString,
+    /// Where to; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Only what fits this pattern, with all that is below it (repeatable; rules of gitignore, on paths in the snapshot)
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<OsString>,
+    /// Not what fits this pattern (repeatable; `!GLOB` takes back)
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<OsString>,
+    /// Compare what is there by content, not by size and time
+    #[arg(long)]
+    by_content: bool,
+    /// Give everything to this user and group
+    #[arg(long, value_name = "UID:GID", value_parser = parse_owner, conflicts_with = "no_owner")]
+    owner: Option<(u32, u32)>,
+    /// Leave owners as they come: everything belongs to who restores it
+    #[arg(long)]
+    no_owner: bool,
+    /// Set no extended attributes and no ACLs
+    #[arg(long)]
+    no_xattrs: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  coffre restore latest:/home/u/studio --to /srv/back        the directory studio, as /srv/back
+  coffre restore latest --to /srv/all                        everything, with full paths below /srv/all
+  coffre restore yesterday:/home/u/studio/app.py --to /tmp   one file, as /tmp/app.py
+  coffre restore latest:/etc --to /srv/etc --include '*.conf'";
+
+/// Splits `SNAP[:PATH]`. The path starts at the first `:/`, or else at the first colon, unless all of it names a snapshot.
+pub fn parse(text: &OsStr, now_ns: i128) -> Result<(Selector, Vec<u8>)> {
+    let bytes = text.as_bytes();
+    let read = |snap: &[u8]| Selector::parse(&String::from_utf8_lossy(snap), now_ns);
+    let split = match bytes.windows(2).position(|w| w == b":/") {
+        Some(at) => Some(at),
+        None if read(bytes).is_ok() => None,
+        None => bytes.iter().position(|b| *b == b':'),
+    };
+    let (snap, path) = split.map_or((bytes, &b""[..]), |at| (&bytes[..at], &bytes[at + 1..]));
+    let path = parts_of(path).filter(|part| *part != b".").flat_map(|part| [&b"/"[..], part]).collect::<Vec<_>>().concat();
+    Ok((read(snap)?, path))
+}
+
+/// Runs it.
+pub fn run(run: &Run, args: &Args) -> Result<u8> {
+    let (selector, path) = parse(&args.what, run.clock.now_ns())?;
+    let options = Options {
+        path,
+        target: std::path::absolute(&args.to).map_err(|e| Error::io(format!("cannot use {}", args.to.display()), e))?,
+        wanted: Wanted::new(&args.include, &args.exclude)?,
+        owner: match (args.owner, args.no_owner) {
+            (Some((uid, gid)), _) => Owner::Given(uid, gid),
+            (None, true) => Owner::Mine,
+            (None, false) => Owner::AsSealed,
+        },
+        xattrs: !args.no_xattrs,
+        by_content: args.by_content,
+        workers: sys::available_cores(),
+    };
+    let opened = run.globals.open()?;
+    let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
+    let (snapshots, findings) = opened.vault.snapshots(&owner)?;
+    for finding in findings {
+        run.screen.warning(&format!("{}: {}", finding.object, finding.text));
+    }
+    let snapshot = select(&snapshots, &selector)?;
+    let (reader, _) = Reader::open(opened.vault.clone(), owner, CACHE_BYTES)?;
+    let context = Context { reader: &reader, snapshot, clock: &*run.clock, sink: &**run.screen, cancel: &run.cancel };
+    let report = restore::run(&context, &options)?;
+    run.screen.data(&report, || text(&report))?;
+    Ok(ended(run, &report))
+}
+
+/// Says what is not as it should be, and returns the exit code.
+fn ended(run: &Run, report: &Report) -> u8 {
+    let (lost, problems, not_set) = (report.lost.count(), report.problems.count(), report.not_set.count());
+    if lost > 0 {
+        let error = Error::corrupt(format!("{} could not be restored: their content is damaged in the vault", files(lost)));
+        run.screen.error(&error.hint("coffre verify says what is damaged; an older snapshot or another copy may have them whole"));
+        return exit::DAMAGE;
+    }
+    if problems > 0 {
+        run.screen.warning(&format!("{} could not be restored; all others are there", files(problems)));
+    }
+    if not_set > 0 {
+        run.screen.warning(&unset(report));
+    }
+    if problems + not_set > 0 { exit::INCOMPLETE } else { 0 }
+}
+
+fn files(n: u64) -> String {
+    if n == 1 { "1 entry".to_owned() } else { format!("{} entries", output::count(n)) }
+}
+
+/// What could not be set, in one sentence.
+fn unset(report: &Report) -> String {
+    let n = &report.not_set;
+    let kinds = [(n.owners, "owners"), (n.modes, "modes"), (n.times, "times"), (n.xattrs, "sets of attributes"), (n.acls, "access lists")];
+    let counted: Vec<String> =
+        kinds.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{} {what}", output::count(*count))).collect();
+    let first = n.first.as_ref().map_or_else(String::new, |first| format!("; the first: {}: {}", first.path, first.text));
+    let hint = if n.owners > 0 && !sys::is_root() { "; only root gives files to others: run it as root, or with --no-owner" } else { "" };
+    format!("could not set {}{first}{hint}", counted.join(", "))
+}
+
+fn text(r: &Report) -> String {
+    let mut text = String::new();
+    for (word, failures) in [("lost  ", &r.lost), ("failed", &r.problems)] {
+        for file in &failures.files {
+            text.push_str(&format!("{word}  {}  {}\n", output::visible(&file.path), output::visible(&file.text)));
+        }
+        if failures.more > 0 {
+            text.push_str(&format!("{word}  and {} more\n", output::count(failures.more)));
+        }
+    }
+    let path = if r.path.is_empty() { "/" } else { &r.path };
+    text.push_str(&format!("restored {}:{} to {}\n", &r.snapshot[..8], output::visible(path), output::visible(&r.target)));
+    let d = &r.done;
+    text.push_str(&format!(
+        "  {} files written, {}; {} directories, {} links and others\n",
+        output::count(d.files),
+        output::bytes(d.bytes),
+        output::count(d.directories),
+        output::count(d.others)
+    ));
+    if d.files_unchanged + d.metadata_only + d.replaced > 0 {
+        text.push_str(&format!(
+            "  {} files were right already, {} replaced, {} had only owner, mode, time or attributes put right\n",
+            output::count(d.files_unchanged),
+            output::count(d.replaced),
+            output::count(d.metadata_only)
+        ));
+    }
+    let rate = (d.bytes as f64 / r.seconds.max(0.001)) as u64;
+    text.push_str(&format!("  {:.1} s, {}/s, {} of memory\n", r.seconds, output::bytes(rate), output::bytes(r.peak_memory_bytes)));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_comes_with_a_path_or_without() {
+        let read =
+            |text: &str| parse(OsStr::new(text), 1_700_000_000_000_000_000).map(|(_, path)| String::from_utf8(path).unwrap()).unwrap();
+        assert_eq!(read("latest"), "");
+        assert_eq!(read("latest:/"), "");
+        assert_eq!(read("2025-11-08T03:00"), "", "a time has a colon");
+        assert_eq!(read("2025-11-08T03:00:/etc/a:b/"), "/etc/a:b");
+        assert_eq!(read("latest:etc//./hosts"), "/etc/hosts");
+        let (_, path) = parse(OsStr::from_bytes(b"latest:/\xff"), 0).unwrap();
+        assert_eq!(path, b"/\xff", "names need not be UTF-8");
+        assert!(parse(OsStr::new("nothing:/x"), 0).is_err());
+    }
+}
