@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    cli::{Run, keys, split_snap_path},
+    cli::{DISK_CACHE_BYTES, Run, keys, split_snap_path},
     error::{Error, Result},
     ops,
     vault::{Reader, Selector, select},
