@@ -47,7 +47,7 @@ use crate::{
     cli::output::{Progress, Screen, When},
     error::{Error, Result},
     format::name_from,
-    store::{self, Store},
+    store::{self, Cached, Store},
     sys::{self, Cancel, Clock, SystemClock},
     vault::{StateDir, Vault},
 };
@@ -192,6 +192,28 @@ impl Globals {
         let state = StateDir::new(&state_base()?, vault.config.id);
         Ok(Opened { vault, path, state })
     }
+}
+
+/// Bytes of a server's packs kept on this machine's disk by commands that have no option for it.
+const DISK_CACHE_BYTES: u64 = 2 << 30;
+
+impl Globals {
+    /// Opens the vault to read from it; of one on a server up to `disk_cache` bytes are kept here, encrypted as they are.
+    fn open_to_read(&self, disk_cache: u64) -> Result<Opened> {
+        let mut opened = self.open()?;
+        if let (None, Some(base)) = (&opened.path, cache_base().filter(|_| disk_cache > 0)) {
+            let dir = base.join(opened.vault.config.id.to_string());
+            opened.vault.store = Arc::new(Cached::new(opened.vault.store, &dir, disk_cache)?);
+        }
+        Ok(opened)
+    }
+}
+
+/// The directory below which each vault's cache lies; `None` for who has no home.
+fn cache_base() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from).filter(|p| p.is_absolute());
+    set("COFFRE_CACHE_DIR")
+        .or_else(|| set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache"))).map(|base| base.join("coffre")))
 }
 
 /// A vault with this host's side of it.
