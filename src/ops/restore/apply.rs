@@ -20,6 +20,7 @@ use crate::{
         files::{Files, Kept},
         metadata::{Now, Setter},
         pieces::units_of,
+        place::Start,
         plan::{Before, Firsts, JobNumber, Layout, Plan},
         table::{Handles, Table},
         tally::Tally,
@@ -34,6 +35,9 @@ const JOBS_EACH: usize = 128;
 pub struct Apply<'a> {
     pub context: &'a Context<'a>,
     pub options: &'a Options,
+    pub start: &'a Start,
+    /// The target is there.
+    pub is_there: bool,
     pub keys: &'a DomainKeys,
     pub table: &'a Table,
     pub plan: &'a Plan,
@@ -124,7 +128,7 @@ impl Apply<'_> {
 
     /// A path below the target as it stands in the snapshot.
     pub fn shown(&self, path: &[u8]) -> Vec<u8> {
-        self.options.path_in_snapshot(path)
+        self.start.path(path)
     }
 
     /// A job that needs no chunk from a pack.
