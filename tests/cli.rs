@@ -300,6 +300,8 @@ fn verify_says_what_is_damaged_and_with_a_key_which_files() {
         "damaged_files_more",
         "depth",
         "forks",
+        "lost",
+        "notices",
         "objects",
         "seconds",
         "snapshots",

@@ -130,7 +130,10 @@ impl Look {
         let reader = (!keyless).then_some(&self.reader);
         let (clock, cancel) = (SystemClock, Cancel::default());
         let (vault, state) = (&self.vault, &self.state);
-        verify::run(&verify::Context { vault, reader, state, clock: &clock, sink: &Silent, cancel: &cancel, workers: 1 }, depth)
+        verify::run(
+            &verify::Context { vault, reader, state, expect: &[], clock: &clock, sink: &Silent, cancel: &cancel, workers: 1 },
+            depth,
+        )
     }
 
     /// Reads every snapshot, file by file: number of the snapshot among `trees`, and the paths in it that cannot be read.

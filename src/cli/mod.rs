@@ -1,9 +1,12 @@
 //! The terminal: what was typed, and the one `match` over commands. The home of `clap`.
 
+mod audit;
 mod cat;
 mod catalog;
+mod copy;
 mod enroll;
 mod exit;
+mod head;
 mod init;
 mod key;
 mod keys;
@@ -102,6 +105,12 @@ enum Command {
     Restore(Box<restore::Args>),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
+    /// Bring another copy of the vault up to date; needs no key
+    Copy(copy::Args),
+    /// Check all that can be checked without any secret, on the machine that stores the vault
+    Audit(audit::Args),
+    /// Print each sealer's newest snapshot in six words, to be compared by eye
+    Head(head::Args),
     /// Who can read the vault, and who can seal into it
     #[command(subcommand)]
     Key(key::Command),
@@ -128,7 +137,11 @@ impl Globals {
     /// Where the vault is, for `init`, or for opening it.
     fn store(&self) -> Result<(Arc<dyn Store>, PathBuf)> {
         let place = self.vault.as_deref().filter(|v| !v.is_empty());
-        let place = place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?;
+        self.store_at(place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?)
+    }
+
+    /// The store at `place`.
+    fn store_at(&self, place: &str) -> Result<(Arc<dyn Store>, PathBuf)> {
         if let Some((scheme, _)) = place.split_once("://") {
             return Err(Error::unsupported(format!("this coffre reads vaults in directories only, not at {scheme}://")));
         }
@@ -234,6 +247,9 @@ impl Run<'_> {
             Command::Cat(args) => cat::run(self, args),
             Command::Restore(args) => restore::run(self, args),
             Command::Verify(args) => verify::run(self, args),
+            Command::Copy(args) => copy::run(self, args),
+            Command::Audit(args) => audit::run(self, args),
+            Command::Head(args) => head::run(self, args),
             Command::Key(command) => key::run(self, command),
             Command::Enroll(args) => enroll::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),

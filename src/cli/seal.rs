@@ -163,6 +163,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         },
         bytes_per_sec: args.limit_rate,
         workers: sys::available_cores(),
+        coin: None,
     };
     if args.dry_run {
         return dry_run::run(run, &opened, &options);
@@ -284,6 +285,7 @@ fn text(r: &Report, verbose: u8) -> String {
     if !r.labels.is_empty() {
         text.push_str(&format!("  {}\n", output::labels(&r.labels)));
     }
+    text.push_str(&format!("  head {} {}\n", r.snapshot, r.head));
     text.push_str(&format!("  {:.1} s, {} of memory\n", r.seconds, output::bytes(r.peak_memory_bytes)));
     if verbose > 0 {
         text.push_str(&format!("  snapshot {} {}\n", r.snapshot, r.id));

@@ -28,6 +28,9 @@ pub struct Args {
     /// The newest N only
     #[arg(long, value_name = "N")]
     last: Option<usize>,
+    /// Those that revoked sealers signed afterwards, and that are offered nowhere else
+    #[arg(long)]
+    revoked: bool,
 }
 
 /// Runs it.
@@ -47,6 +50,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         since_ns: since(moment(&args.since)?, args.since.as_deref()),
         until_ns: moment(&args.until)?,
         last: args.last,
+        revoked: args.revoked,
     };
     let unlocking = keys::unlocking(run.globals)?;
     // A host lists what it sealed itself without asking for anything.
@@ -59,7 +63,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     run.screen.data(&rows, || text(&rows))?;
     for finding in &findings {
         match owner {
-            Some(_) => run.screen.warning(&format!("{}: {}", finding.object, finding.text)),
+            Some(_) => run.screen.warning(&format!("{}: {}: {}", finding.object, finding.kind.word(), finding.text)),
             None => run.screen.note(&finding.text),
         }
     }

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     ops::verify::{self, Context, Depth, Report},
     sys,
-    vault::Reader,
+    vault::{Expected, Finding, Reader},
 };
 
 /// Frames kept while everything is read once.
@@ -19,6 +19,14 @@ pub struct Args {
     /// How deep: signatures and that every object is there; every object read (no owner's key needed); everything decrypted and checked
     #[arg(long, value_name = "DEPTH", default_value = "packs", value_enum)]
     depth: DepthArg,
+    /// This snapshot must be there: the words or the digits that `coffre head` or `coffre seal` printed, `web1:` before them if you like (repeatable)
+    #[arg(long, value_name = "HEAD", value_parser = parse_head)]
+    expect_head: Vec<Expected>,
+}
+
+/// Reads a head as somebody wrote it down.
+pub fn parse_head(text: &str) -> std::result::Result<Expected, String> {
+    Expected::parse(text).ok_or_else(|| "six words of coffre head are wanted, or 17 to 64 hexadecimal digits of its id".to_owned())
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -50,6 +58,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         vault: &opened.vault,
         reader: reader.as_ref().map(|(reader, _)| reader),
         state: &opened.state,
+        expect: &args.expect_head,
         clock: &*run.clock,
         sink: &**run.screen,
         cancel: &run.cancel,
@@ -61,32 +70,57 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     report.damage.sort();
     report.damage.dedup_by(|a, b| a.object == b.object && a.text == b.text);
     run.screen.data(&report, || text(&report))?;
+    if !report.forks.is_empty() {
+        run.screen.warning("two machines, or two users of one, seal under one name; if you know of one only, somebody else has its key");
+    }
     if report.is_clean() {
         return Ok(0);
     }
-    let objects = match report.damaged_objects() {
-        1 => "1 object is damaged or missing".to_owned(),
-        n => format!("{n} objects are damaged or missing"),
-    };
     let error = Error::corrupt(match report.damaged_files.len() {
-        0 => objects,
-        1 => format!("{objects}, and 1 file with it"),
-        n => format!("{objects}, and {n} files with them"),
+        0 => what_is_wrong(&report),
+        1 => format!("{}, and 1 file is lost with it", what_is_wrong(&report)),
+        n => format!("{}, and {n} files are lost with it", what_is_wrong(&report)),
     });
-    let hint = match (report.damaged_files.is_empty(), has_key) {
-        (true, false) => "copy what is named above back from another copy of the vault; with an owner's key verify names the files too",
-        (true, true) => "no file is lost with it; copy what is named above back from another copy of the vault if there is one",
-        (false, _) => "copy what is named above back from another copy of the vault; every file not named can be restored",
+    let hint = match (report.damaged_files.is_empty(), has_key, report.damaged_objects()) {
+        (_, _, 0) => "every line above says what to do about it",
+        (true, false, _) => "copy what is named above back from another copy of the vault; with an owner's key verify names the files too",
+        (true, true, _) => "no file is lost with it; copy what is named above back from another copy of the vault if there is one",
+        (false, _, _) => "copy what is named above back from another copy of the vault; every file not named can be restored",
     };
     run.screen.error(&error.hint(hint));
     Ok(exit::DAMAGE)
 }
 
+/// Counts what was found.
+fn what_is_wrong(r: &Report) -> String {
+    let suspect = r.damage.iter().filter(|f| !f.kind.is_damage()).count() + r.lost.len();
+    let objects = match r.damaged_objects() {
+        0 => None,
+        1 => Some("1 object is damaged or missing".to_owned()),
+        n => Some(format!("{n} objects are damaged or missing")),
+    };
+    let suspect = match suspect {
+        0 => None,
+        1 => Some("1 snapshot is not what it should be".to_owned()),
+        n => Some(format!("{n} snapshots are not what they should be")),
+    };
+    [objects, suspect].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// A finding in one line: what kind of line, the object, the kind of finding, the story, the next step.
+pub fn finding_line(finding: &Finding, notice: bool) -> String {
+    let word = match (notice, finding.kind.is_damage()) {
+        (true, _) => "note   ",
+        (false, true) => "damaged",
+        (false, false) => "suspect",
+    };
+    format!("{word}  {}  {}: {}; {}\n", output::visible(&finding.object), finding.kind.word(), output::visible(&finding.text), finding.next)
+}
+
 fn text(r: &Report) -> String {
     let mut text = String::new();
-    for finding in &r.damage {
-        text.push_str(&format!("damaged  {}  {}\n", finding.object, output::visible(&finding.text)));
-    }
+    text.extend(r.damage.iter().chain(&r.forks).chain(&r.lost).map(|finding| finding_line(finding, false)));
+    text.extend(r.notices.iter().map(|finding| finding_line(finding, true)));
     for file in &r.damaged_files {
         text.push_str(&format!("lost     {}:{}  {}\n", &file.snapshot[..8], output::visible(&file.path), output::visible(&file.text)));
     }
@@ -107,13 +141,6 @@ fn text(r: &Report) -> String {
         if r.chunks > 0 { format!(", {} chunks", output::count(r.chunks)) } else { String::new() },
         r.seconds
     ));
-    if !r.forks.is_empty() {
-        text.push_str(&format!(
-            "note: {} snapshots fork their chain ({}): two machines seal under one name\n",
-            r.forks.len(),
-            r.forks.join(", ")
-        ));
-    }
     if r.unreferenced > 0 {
         text.push_str(&format!(
             "{} objects are in no snapshot: left by a seal that did not finish, reused by the next\n",

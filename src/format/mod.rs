@@ -14,6 +14,7 @@ mod segment;
 mod signers;
 mod tree;
 mod wire;
+mod words;
 
 pub use cdc::{CHUNK_LEN_AVERAGE, CHUNK_LEN_MAX, CHUNK_LEN_MIN, Chunker};
 pub use config::Config;
@@ -25,8 +26,9 @@ pub use pack::{
 };
 pub use receipt::{Line, Receipt, SnapshotKey, is_name, name_from};
 pub use segment::{Segment, SegmentPack};
-pub use signers::{Signer, Signers};
+pub use signers::{Revocation, Signer, Signers};
 pub use tree::{
     ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Entry, HardLink, Hole, INLINE_LEN_MAX, NODE_ENTRIES_MAX, Node, Part, is_legal_name,
     split,
 };
+pub use words::{HeadText, words_of};

@@ -110,7 +110,12 @@ impl Receipt {
 
     /// The line of the receipt before this one: its place, and its id.
     pub fn previous(&self) -> Option<(SnapshotKey, SnapshotId)> {
-        self.lines.iter().find_map(|line| match SnapshotKey::parse(&line.path)? {
+        self.previous_all().next()
+    }
+
+    /// The receipts that this one goes on from: more than one where two machines sealed under one name.
+    pub fn previous_all(&self) -> impl Iterator<Item = (SnapshotKey, SnapshotId)> {
+        self.lines.iter().filter_map(|line| match SnapshotKey::parse(&line.path)? {
             (key, "b3") => Some((key, SnapshotId::from_bytes(*line.digest.as_bytes()))),
             _ => None,
         })

@@ -12,7 +12,7 @@ use crate::{
         view::Views,
     },
     sys::{Cancel, Clock},
-    vault::{Reader, SignerList, Snapshot, load_snapshot, sort},
+    vault::{Reader, SignerList, Snapshot, load_snapshot, set_aside, sort},
 };
 
 /// How often the vault is looked at: a listing of `snaps/`, so that a new snapshot shows within two seconds.
@@ -47,6 +47,11 @@ impl Watch {
             }
             Ok(())
         })?;
+        // A new list of signers may take some of them away.
+        vault.store.list("signers", &mut |key, _| {
+            signed.push(key.as_str().to_owned());
+            Ok(())
+        })?;
         signed.sort_unstable();
         if signed == self.seen {
             return Ok(false);
@@ -61,7 +66,7 @@ impl Watch {
                 Err(e) => self.sink.send(Event::Warning(format!("snapshot {} is not shown: {}", committed.key, e.chain()))),
             }
         }
-        for finding in chain.findings {
+        for finding in chain.findings.iter().cloned().chain(set_aside(&chain, &signers)) {
             self.sink.send(Event::Warning(format!("{} is not shown: {}", finding.object, finding.text)));
         }
         sort(&mut snapshots);

@@ -7,8 +7,9 @@ use serde::Serialize;
 use crate::{
     error::Result,
     format::{SnapshotId, Stats},
+    ops::chain::went_back,
     sys,
-    vault::{Finding, OwnerKeys, SignerList, Snapshot, StateDir, Vault, from_manifest, sort},
+    vault::{Finding, OwnerKeys, SignerList, Snapshot, StateDir, Vault, from_manifest, set_aside, sort},
 };
 
 /// Which snapshots to show.
@@ -26,6 +27,8 @@ pub struct Filter {
     pub until_ns: Option<i128>,
     /// The newest so many.
     pub last: Option<usize>,
+    /// Those of revoked sealers that do not count, in place of those that do.
+    pub revoked: bool,
 }
 
 /// One snapshot, for people and scripts.
@@ -63,10 +66,13 @@ pub struct Row {
 ///
 /// Without `owner`, only snapshots that this host sealed and remembers; the findings then say how many more there are.
 pub fn run(vault: &Vault, owner: Option<&OwnerKeys>, state: &StateDir, filter: &Filter) -> Result<(Vec<Row>, Vec<Finding>)> {
-    let (mut snapshots, findings) = match owner {
+    let (mut snapshots, mut findings) = match owner {
+        Some(owner) if filter.revoked => vault.revoked_snapshots(owner)?,
         Some(owner) => vault.snapshots(owner)?,
-        None => own(vault, state)?,
+        None => own(vault, state, filter.revoked)?,
     };
+    let pinned = owner.map(|owner| owner.sign.public()).or(state.pinned_owner()?);
+    findings.extend(went_back(&SignerList::load(&*vault.store, pinned.as_deref())?, state)?);
     let keep = |s: &Snapshot| {
         let m = &s.manifest;
         filter.host.as_ref().is_none_or(|host| m.host == *host || s.key.sealer == *host)
@@ -90,12 +96,13 @@ fn is_below(path: &[u8], source: &[u8]) -> bool {
     path.strip_prefix(source).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-fn own(vault: &Vault, state: &StateDir) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
+fn own(vault: &Vault, state: &StateDir, revoked: bool) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
     let signers = SignerList::load(&*vault.store, state.pinned_owner()?.as_deref())?;
     let mut chain = vault.chain(&signers, |_| 0)?;
     let mut snapshots = Vec::new();
     let mut hidden = 0;
-    for committed in &chain.committed {
+    chain.findings.extend(set_aside(&chain, &signers));
+    for committed in if revoked { &chain.revoked } else { &chain.committed } {
         match state.manifest(&committed.key, &committed.id).map(|cbor| from_manifest(vault, committed, &cbor)) {
             Some(Ok(snapshot)) => snapshots.push(snapshot),
             Some(Err(_)) | None => hidden += 1,

@@ -37,4 +37,4 @@ pub use process::{
 pub use set::Subject;
 pub use signal::{Cancel, CaughtSignals, catch_signals};
 pub use source::{Manners, SourceFile};
-pub use time::{day_name, parse_moment, utc_name, utc_text};
+pub use time::{day_name, parse_moment, parse_start, utc_name, utc_stamp, utc_text};

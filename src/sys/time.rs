@@ -21,21 +21,34 @@ pub fn day_name(ns: i128) -> String {
     timestamp(ns).to_zoned(TimeZone::system()).strftime("%Y-%m-%d").to_string()
 }
 
+/// A moment as OpenSSH writes it: `20251108020000Z`.
+pub fn utc_stamp(ns: i128) -> String {
+    timestamp(ns).strftime("%Y%m%d%H%M%SZ").to_string()
+}
+
+/// The same as [`parse_moment`], but the first nanosecond of the day, minute or second that was named.
+pub fn parse_start(text: &str, now_ns: i128) -> Option<i128> {
+    parse_in(text, &timestamp(now_ns).to_zoned(TimeZone::system())).map(|(start, _)| start)
+}
+
 /// Reads a moment, in the local time zone unless it names one, and returns its last nanosecond: the end of the day,
 /// minute or second that was named. `None` if `text` is no moment.
 ///
 /// `2025-11-08`, `20251108`, `2025-11-08T03:00[:00][Z]`, `2025-11-08T02-00-00Z`, `now`, `today`, `yesterday`,
 /// `3 days ago` (minutes to years).
 pub fn parse_moment(text: &str, now_ns: i128) -> Option<i128> {
-    parse_in(text, &timestamp(now_ns).to_zoned(TimeZone::system()))
+    parse_in(text, &timestamp(now_ns).to_zoned(TimeZone::system())).map(|(_, end)| end)
 }
 
-fn parse_in(text: &str, now: &Zoned) -> Option<i128> {
+/// The first and the last nanosecond of what was named.
+fn parse_in(text: &str, now: &Zoned) -> Option<(i128, i128)> {
     let text = text.trim();
-    let last_of = |start: Zoned, unit: Span| Some(start.checked_add(unit).ok()?.timestamp().as_nanosecond() - 1);
+    let last_of =
+        |start: Zoned, unit: Span| Some((start.timestamp().as_nanosecond(), start.checked_add(unit).ok()?.timestamp().as_nanosecond() - 1));
+    let just = |at: Timestamp| Some((at.as_nanosecond(), at.as_nanosecond()));
     let day = |date: civil::Date| last_of(date.to_zoned(now.time_zone().clone()).ok()?, 1.day());
     match text {
-        "now" => return Some(now.timestamp().as_nanosecond()),
+        "now" => return just(now.timestamp()),
         "today" => return day(now.date()),
         "yesterday" => return day(now.date().yesterday().ok()?),
         _ => (),
@@ -54,7 +67,7 @@ fn parse_in(text: &str, now: &Zoned) -> Option<i128> {
             _ => return None,
         };
         let then = now.checked_sub(span).ok()?;
-        return if whole_days { day(then.date()) } else { Some(then.timestamp().as_nanosecond()) };
+        return if whole_days { day(then.date()) } else { just(then.timestamp()) };
     }
     for form in ["%Y-%m-%d", "%Y%m%d"] {
         if let Ok(date) = civil::Date::strptime(form, text) {
@@ -78,7 +91,7 @@ fn parse_in(text: &str, now: &Zoned) -> Option<i128> {
             return last_of(at.to_zoned(zone).ok()?, unit);
         }
     }
-    text.parse::<Timestamp>().ok().map(|t| t.as_nanosecond())
+    just(text.parse::<Timestamp>().ok()?)
 }
 
 #[cfg(test)]
@@ -88,7 +101,7 @@ mod tests {
     #[test]
     fn moments_are_read_as_people_mean_them() {
         let now: Zoned = "2025-11-09T12:00:00[Europe/Berlin]".parse().unwrap();
-        let utc = |text: &str| parse_in(text, &now).map(|ns| timestamp(ns).strftime("%Y-%m-%dT%H:%M:%S").to_string());
+        let utc = |text: &str| parse_in(text, &now).map(|(_, ns)| timestamp(ns).strftime("%Y-%m-%dT%H:%M:%S").to_string());
         let expected = [
             ("2025-11-08", Some("2025-11-08T22:59:59")), // the end of that day in Berlin
             ("20251108", Some("2025-11-08T22:59:59")),
@@ -106,5 +119,11 @@ mod tests {
             assert_eq!(utc(text).as_deref(), moment, "{text}");
         }
         assert_eq!(utc_name(0), "1970-01-01T00-00-00Z");
+        let start = |text: &str| parse_in(text, &now).map(|(ns, _)| utc_stamp(ns));
+        for (text, moment) in
+            [("2025-11-08", "20251107230000Z"), ("2025-11-08T03:00", "20251108020000Z"), ("1 hour ago", "20251109100000Z")]
+        {
+            assert_eq!(start(text).as_deref(), Some(moment), "{text}");
+        }
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     sys,
     vault::{
         StateDir, Vault,
+        chain::not_revoked,
         keys::{OwnerKeys, SealerKeys},
         owners::KEY_FILE_LEN_MAX,
         signers::SignerList,
@@ -187,7 +188,9 @@ impl Vault {
     ///
     /// For a host that lost its state directory, or never had one, and an owner who is present.
     pub fn enrol(&self, owner: &OwnerKeys, name: &str) -> Result<SealerKeys> {
-        match self.has_sealer(owner, name)? {
+        let list = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
+        not_revoked(&list, name)?;
+        match list.signers.sealer(name).is_some() {
             true => self.kept_sealer(owner, name),
             false => self.new_sealer(owner, name, &Domain::Own),
         }
@@ -213,6 +216,7 @@ impl Vault {
             return Err(Error::not_found(format!("no sealer is called {name}"))
                 .hint("coffre key list shows those that there are; without --again a new one is made"));
         }
+        not_revoked(&list, name)?;
         let keys = self.kept_sealer(owner, name).map_err(|e| match e.kind() {
             ErrorKind::Missing | ErrorKind::Corrupt | ErrorKind::WrongKey => {
                 e.hint("its keys cannot be had from the vault any more; make a sealer of another name for that host")
@@ -287,6 +291,7 @@ impl Vault {
         let text = pack::open_whole(&[&token.identity()], &file, place.as_str())?;
         let keys = SealerKeys::decode(std::str::from_utf8(&text).map_err(|_| Error::corrupt(format!("{place} is not text")))?)?;
         let list = SignerList::load(&*self.store, Some(&token.owner))?;
+        not_revoked(&list, &token.name)?;
         match keys.vault == self.config.id && keys.name == token.name && list.signers.sealer(&keys.name) == Some(&keys.sign.public()) {
             true => Ok(keys),
             false => Err(Error::corrupt(format!("{place} does not hold the keys of sealer {} as the owner's list has it", token.name))),

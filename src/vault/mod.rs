@@ -1,13 +1,16 @@
 //! An opened vault: the only handle that operations get.
 
 mod ahead;
+mod chain;
 mod changes;
 mod create;
 mod dirs;
 mod enrol;
+mod finding;
 mod history;
 mod index;
 mod keys;
+mod links;
 mod owners;
 mod read;
 mod recipe;
@@ -19,19 +22,23 @@ mod state;
 mod ways;
 mod write;
 
+pub use chain::{Chain, Committed, There, may_seal};
 pub use changes::{Differing, Kind, Pair, Side, each_change, kinds};
 pub use create::{Created, create};
 pub use dirs::{Dir, Dirs, Held, Spot, parts_of};
 pub use enrol::{Domain, NewSealer, Token};
+pub use finding::{Finding, Trouble, settle};
 pub use history::{Past, Timeline, Version, has_acl, is_same};
 pub use index::{Index, Located, read_segment};
 pub use keys::{OwnerKeys, SealerKeys};
+pub use links::{Expected, Links, expected, links, remembered, set_aside};
 pub use owners::{Ask, Unlocking, Way};
 pub use read::{FileReader, Reader, resolve_path};
 pub use recipe::recovery_kit;
 pub use select::{Selector, select};
+pub use sign::public_key;
 pub use signers::SignerList;
-pub use snapshots::{Chain, Committed, Finding, Snapshot, from_manifest, load_snapshot, sort};
+pub use snapshots::{Snapshot, from_manifest, judge_snapshot, load_snapshot, sort};
 pub use state::StateDir;
 pub use ways::{WayFile, way_files};
 pub use write::{CommitFacts, NewSnapshot, Writer};

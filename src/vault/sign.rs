@@ -1,6 +1,6 @@
 //! Signatures in OpenSSH's format (PROTOCOL.sshsig), so that `ssh-keygen -Y verify` checks them. The home of `ssh-key`.
 
-use ssh_key::{HashAlg, LineEnding, PrivateKey, PublicKey, SshSig, private::Ed25519Keypair};
+use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey, PublicKey, SshSig, private::Ed25519Keypair};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
@@ -48,6 +48,21 @@ pub fn is_signed(public: &str, namespace: &str, message: &[u8], signature: &[u8]
     key.verify(namespace, message, &signature).is_ok()
 }
 
+/// The public key (`ssh-ed25519 AAAA…`) that made `signature` over `message`, whoever that is; `None` if the two do not go together.
+pub fn maker(namespace: &str, message: &[u8], signature: &[u8]) -> Option<String> {
+    let signature = std::str::from_utf8(signature).ok()?.parse::<SshSig>().ok()?;
+    let key = PublicKey::from(signature.public_key().clone());
+    key.verify(namespace, message, &signature).ok()?;
+    Some(key.to_openssh().ok()?.trim().to_owned())
+}
+
+/// The text of an ed25519 public key without its comment, if `text` is one.
+pub fn public_key(text: &str) -> Option<String> {
+    let mut key = text.trim().parse::<PublicKey>().ok().filter(|key| key.algorithm() == Algorithm::Ed25519)?;
+    key.set_comment("");
+    Some(key.to_openssh().ok()?.trim().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,5 +76,9 @@ mod tests {
         assert!(!is_signed(&key.public(), SIGNERS, b"message", &signature));
         assert!(!is_signed(&SigningKey::from_seed([6; 32]).public(), RECEIPT, b"message", &signature));
         assert!(!is_signed(&key.public(), RECEIPT, b"message", b"nonsense"));
+        assert_eq!(maker(RECEIPT, b"message", &signature), Some(key.public()));
+        assert_eq!(maker(RECEIPT, b"massage", &signature), None);
+        assert_eq!(public_key(&format!("{} owner@desk\n", key.public())), Some(key.public()));
+        assert_eq!(public_key("ssh-ed25519 nonsense"), None);
     }
 }

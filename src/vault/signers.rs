@@ -1,11 +1,11 @@
 //! Whose signature counts in this vault.
 
 use crate::{
-    error::{Error, Result},
-    format::{Signer, Signers},
+    error::{Error, ErrorKind, Result},
+    format::{Revocation, Signer, Signers},
     store::{self, Key, Store},
     vault::{
-        PUBLIC_LEN_MAX,
+        Finding, PUBLIC_LEN_MAX, Trouble,
         keys::{OwnerKeys, SealerKeys},
         sign,
     },
@@ -20,6 +20,10 @@ pub struct SignerList {
     pub key: Key,
     /// Its number: 1 for `signers/allowed_signers`.
     pub number: u32,
+    /// The highest number that any list has, whether it counts or not.
+    pub highest: u32,
+    /// Newer lists that do not count, and why: a damaged one may have taken somebody's right to seal back.
+    pub passed_over: Vec<Finding>,
 }
 
 fn place(number: u32) -> Key {
@@ -48,12 +52,16 @@ impl SignerList {
             }
         }
         numbers.sort_unstable();
-        let mut damaged = None;
+        let highest = numbers.last().copied().unwrap_or(0);
+        let (mut damaged, mut passed_over) = (None, Vec::new());
         for number in numbers.into_iter().rev() {
             let key = place(number);
             match Self::check(store, &key, owner) {
-                Ok(signers) => return Ok(Self { signers, key, number }),
-                Err(e) => damaged = Some(e),
+                Ok(signers) => return Ok(Self { signers, key, number, highest, passed_over }),
+                Err(e) => {
+                    passed_over.push(not_counting(store, &key, &e)?);
+                    damaged.get_or_insert(e);
+                }
             }
         }
         Err(damaged.unwrap_or_else(|| {
@@ -72,9 +80,15 @@ impl SignerList {
         }
     }
 
+    /// A list of one sealer, for who needs no more than its own chain.
+    pub(super) fn only(sealer: &SealerKeys) -> Self {
+        let signers = Signers(vec![line_of(sealer)]);
+        Self { signers, key: place(1), number: 1, highest: 1, passed_over: Vec::new() }
+    }
+
     /// Stores the first list: the owner and one sealer.
     pub(super) fn create(store: &dyn Store, owner: &OwnerKeys, sealer: &SealerKeys) -> Result<()> {
-        let owner_line = Signer { name: "owner".to_owned(), key: owner.sign.public(), owner: true };
+        let owner_line = Signer { name: "owner".to_owned(), key: owner.sign.public(), owner: true, revoked: None };
         Self::put(store, owner, 1, &Signers(vec![owner_line, line_of(sealer)]))
     }
 
@@ -82,7 +96,33 @@ impl SignerList {
     pub(super) fn add(&self, store: &dyn Store, owner: &OwnerKeys, sealer: &SealerKeys) -> Result<()> {
         let mut signers = self.signers.clone();
         signers.0.push(line_of(sealer));
-        Self::put(store, owner, self.number + 1, &signers)
+        Self::put(store, owner, self.highest + 1, &signers)
+    }
+
+    /// The list in which sealer `name` is revoked.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such sealer.
+    pub fn revoked(&self, name: &str, revoked: Revocation) -> Result<Signers> {
+        let mut signers = self.signers.clone();
+        let line = signers.0.iter_mut().find(|s| !s.owner && s.name == name);
+        let line = line.ok_or_else(|| Error::not_found(format!("{} names no sealer {name}", self.key)).hint(self.known_sealers()))?;
+        line.revoked = Some(revoked);
+        Ok(signers)
+    }
+
+    /// Stores that list, and returns its place.
+    pub fn revoke(&self, store: &dyn Store, owner: &OwnerKeys, name: &str, revoked: Revocation) -> Result<Key> {
+        let signers = self.revoked(name, revoked)?;
+        let number = self.highest + 1;
+        Self::put(store, owner, number, &signers)?;
+        Ok(place(number))
+    }
+
+    /// Which sealers there are, as a hint.
+    fn known_sealers(&self) -> String {
+        let names: Vec<&str> = self.signers.0.iter().filter(|s| !s.owner).map(|s| s.name.as_str()).collect();
+        format!("the sealers of this vault are: {}", names.join(", "))
     }
 
     fn put(store: &dyn Store, owner: &OwnerKeys, number: u32, signers: &Signers) -> Result<()> {
@@ -93,6 +133,15 @@ impl SignerList {
     }
 }
 
+/// Says why a list does not count. One without a signature was never finished, or its signature was taken away.
+fn not_counting(store: &dyn Store, key: &Key, e: &Error) -> Result<Finding> {
+    Ok(match store.stat(&signature(key))? {
+        None => Finding::of(Trouble::Unsigned, key.as_str(), "is a list of signers without a signature; an older list counts"),
+        Some(_) if e.kind() == ErrorKind::Corrupt => Finding::of(Trouble::Altered, key.as_str(), e.chain()),
+        Some(_) => Finding::of(Trouble::Unreadable, key.as_str(), e.chain()),
+    })
+}
+
 fn line_of(sealer: &SealerKeys) -> Signer {
-    Signer { name: sealer.name.clone(), key: sealer.sign.public(), owner: false }
+    Signer { name: sealer.name.clone(), key: sealer.sign.public(), owner: false, revoked: None }
 }

@@ -1,61 +1,18 @@
-//! Receipts and manifests: which snapshots a vault has, and whether they can be trusted.
+//! Manifests: what the snapshots that count hold, and whether that agrees with their receipts.
 
 use std::collections::BTreeMap;
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::{Digest, Manifest, Receipt, SnapshotId, SnapshotKey, digest},
+    format::{Digest, Manifest, SnapshotId, SnapshotKey, digest},
     pack::{self, Unwrap},
     store::{self, Key},
     sys,
-    vault::{PUBLIC_LEN_MAX, SignerList, Vault, keys::OwnerKeys, sign},
+    vault::{Chain, Committed, Finding, SignerList, Trouble, Vault, keys::OwnerKeys, set_aside},
 };
 
 /// Longest receipt or manifest file accepted, in bytes.
-const OBJECT_LEN_MAX: usize = 64 << 20;
-
-/// A snapshot whose receipt is signed by its sealer.
-#[derive(Clone, Debug)]
-pub struct Committed {
-    /// Its place.
-    pub key: SnapshotKey,
-    /// Its id: the hash of its receipt.
-    pub id: SnapshotId,
-    /// What it names.
-    pub receipt: Receipt,
-}
-
-/// Something that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-pub struct Finding {
-    /// The object.
-    pub object: String,
-    /// What is wrong, for people.
-    pub text: String,
-}
-
-impl Finding {
-    /// Notes that `object` is not as it should be.
-    pub fn new(object: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { object: object.into(), text: text.into() }
-    }
-}
-
-/// All committed snapshots, each sealer's in order.
-#[derive(Clone, Debug, Default)]
-pub struct Chain {
-    /// Snapshots whose signature counts.
-    pub committed: Vec<Committed>,
-    /// Receipts that do not count, and why.
-    pub findings: Vec<Finding>,
-}
-
-impl Chain {
-    /// The newest snapshot of each sealer.
-    pub fn heads(&self) -> BTreeMap<String, (u64, SnapshotId)> {
-        self.committed.iter().map(|c| (c.key.sealer.clone(), (c.key.seq, c.id))).collect()
-    }
-}
+pub(super) const OBJECT_LEN_MAX: usize = 64 << 20;
 
 /// A snapshot whose manifest was read and agrees with its receipt.
 #[derive(Clone, Debug)]
@@ -76,82 +33,26 @@ impl Snapshot {
 }
 
 impl Vault {
-    /// Reads every receipt from sequence number `from` of each sealer on. Two small reads and 30 µs each.
-    ///
-    /// A receipt without a signature is a seal that never finished, and no finding.
-    pub fn chain(&self, signers: &SignerList, from: impl Fn(&str) -> u64) -> Result<Chain> {
-        let mut chain = Chain::default();
-        for (key, _) in store::list_all(&*self.store, "snaps")? {
-            match SnapshotKey::parse(key.as_str()) {
-                Some((place, "b3.sig")) if place.seq >= from(&place.sealer) => match self.committed(signers, &place) {
-                    Ok(committed) => chain.committed.push(committed),
-                    Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported) => {
-                        chain.findings.push(Finding::new(place.receipt(), e.chain()));
-                    }
-                    Err(e) => return Err(e),
-                },
-                _ => (),
-            }
-        }
-        chain.committed.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(chain)
-    }
-
-    fn committed(&self, signers: &SignerList, place: &SnapshotKey) -> Result<Committed> {
-        let bytes = store::get_all(&*self.store, &Key::receipt(place), OBJECT_LEN_MAX)?;
-        let signature = store::get_all(&*self.store, &Key::signature(place), PUBLIC_LEN_MAX)?;
-        let Some(public) = signers.signers.sealer(&place.sealer) else {
-            return Err(Error::corrupt(format!("sealer {} is not in {}", place.sealer, signers.key)));
-        };
-        if !sign::is_signed(public, sign::RECEIPT, &bytes, &signature) {
-            return Err(Error::corrupt(format!("its signature is not that of sealer {}", place.sealer)));
-        }
-        let receipt = Receipt::decode(&bytes)?;
-        if !receipt.lines.iter().any(|line| line.path == place.manifest()) {
-            return Err(Error::corrupt("it does not name its own manifest: it was made for another place"));
-        }
-        Ok(Committed { key: place.clone(), id: Receipt::id(&bytes), receipt })
-    }
-
-    /// The newest committed snapshot of one sealer.
-    pub fn head(&self, signers: &SignerList, sealer: &str) -> Result<Option<Committed>> {
-        let mut places: Vec<SnapshotKey> = store::list_all(&*self.store, &format!("snaps/{sealer}"))?
-            .iter()
-            .filter_map(|(key, _)| SnapshotKey::parse(key.as_str()).filter(|(_, suffix)| *suffix == "b3.sig").map(|(place, _)| place))
-            .collect();
-        places.sort_unstable();
-        for place in places.iter().rev() {
-            match self.committed(signers, place) {
-                Ok(committed) => return Ok(Some(committed)),
-                // A damaged newest receipt is verify's to report; the chain goes on from the newest that counts.
-                Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing) => (),
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(None)
-    }
-
-    /// The highest sequence number that any object of `sealer` uses, committed or not.
-    pub fn last_seq(&self, sealer: &str) -> Result<u64> {
-        let mut last = 0;
-        self.store.list(&format!("snaps/{sealer}"), &mut |key, _| {
-            if let Some((place, _)) = SnapshotKey::parse(key.as_str()) {
-                last = last.max(place.seq);
-            }
-            Ok(())
-        })?;
-        Ok(last)
-    }
-
     /// Reads all snapshots, oldest first. Findings are those of the chain, and manifests that cannot be used.
     pub fn snapshots(&self, owner: &OwnerKeys) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
+        self.snapshots_of(owner, |chain| &chain.committed)
+    }
+
+    /// Reads the snapshots that do not count because their sealers were revoked.
+    pub fn revoked_snapshots(&self, owner: &OwnerKeys) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
+        self.snapshots_of(owner, |chain| &chain.revoked)
+    }
+
+    fn snapshots_of(&self, owner: &OwnerKeys, which: impl Fn(&Chain) -> &Vec<Committed>) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
         let signers = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
         let mut chain = self.chain(&signers, |_| 0)?;
-        let mut snapshots = Vec::with_capacity(chain.committed.len());
-        for committed in &chain.committed {
-            match load_snapshot(self, owner, committed) {
+        chain.findings.extend(set_aside(&chain, &signers));
+        let wanted = which(&chain).clone();
+        let mut snapshots = Vec::with_capacity(wanted.len());
+        for committed in &wanted {
+            match judge_snapshot(self, owner, committed) {
                 Ok(snapshot) => snapshots.push(snapshot),
-                Err(e) => chain.findings.push(Finding::new(committed.key.manifest(), e.chain())),
+                Err(finding) => chain.findings.push(finding),
             }
         }
         sort(&mut snapshots);
@@ -175,6 +76,22 @@ pub fn sort(snapshots: &mut [Snapshot]) {
 
 /// Reads the manifest of a committed snapshot and holds it against its receipt. About 0.1 ms.
 pub fn load_snapshot(vault: &Vault, owner: &OwnerKeys, committed: &Committed) -> Result<Snapshot> {
+    agreeing(vault, committed, read_manifest(vault, owner, committed)?)
+}
+
+/// The same, with what is wrong as a finding.
+pub fn judge_snapshot(vault: &Vault, owner: &OwnerKeys, committed: &Committed) -> std::result::Result<Snapshot, Finding> {
+    let finding = |kind, e: &Error| Finding::of(kind, committed.key.manifest(), e.chain());
+    let manifest = read_manifest(vault, owner, committed).map_err(|e| match e.kind() {
+        ErrorKind::Missing => finding(Trouble::Deleted, &e),
+        _ => finding(Trouble::Unreadable, &e),
+    })?;
+    let of_another = manifest.vault != vault.config.id;
+    let kind = if of_another { Trouble::OtherVault } else { Trouble::SnapshotReordered };
+    agreeing(vault, committed, manifest).map_err(|e| finding(kind, &e))
+}
+
+fn read_manifest(vault: &Vault, owner: &OwnerKeys, committed: &Committed) -> Result<Manifest> {
     let path = Key::manifest(&committed.key);
     let bytes = store::get_all(&*vault.store, &path, OBJECT_LEN_MAX)?;
     let listed: Option<Digest> = committed.receipt.lines.iter().find(|l| l.path == path.as_str()).map(|l| l.digest);
@@ -185,12 +102,15 @@ pub fn load_snapshot(vault: &Vault, owner: &OwnerKeys, committed: &Committed) ->
     let compressed = pack::open_whole(&identities, &bytes, path.as_str())?;
     let mut cbor = Vec::new();
     pack::decompress(&compressed, OBJECT_LEN_MAX, &mut cbor, path.as_str())?;
-    from_manifest(vault, committed, &cbor)
+    Manifest::decode(&cbor)
 }
 
 /// Holds a manifest against the receipt that commits it.
 pub fn from_manifest(vault: &Vault, committed: &Committed, cbor: &[u8]) -> Result<Snapshot> {
-    let manifest = Manifest::decode(cbor)?;
+    agreeing(vault, committed, Manifest::decode(cbor)?)
+}
+
+fn agreeing(vault: &Vault, committed: &Committed, manifest: Manifest) -> Result<Snapshot> {
     let key = &committed.key;
     let previous = committed.receipt.previous().map(|(_, id)| id);
     let agrees =

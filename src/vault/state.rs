@@ -85,19 +85,44 @@ impl StateDir {
 
     /// The newest snapshot of each sealer that this host has seen.
     pub fn heads(&self) -> Result<BTreeMap<String, (u64, SnapshotId)>> {
-        let text = self.read("heads")?.unwrap_or_default();
-        let line = |line: &str| {
-            let mut words = line.split(' ');
-            let (sealer, seq, id) = (words.next()?, words.next()?.parse().ok()?, unhex(words.next()?)?);
-            Some((sealer.to_owned(), (seq, SnapshotId::from_bytes(id))))
-        };
-        Ok(text.lines().filter_map(line).collect())
+        Ok(self.head_lines("heads")?.into_iter().map(|(sealer, seq, id)| (sealer, (seq, id))).collect())
     }
 
     /// Remembers the newest snapshots seen.
     pub fn keep_heads(&self, heads: &BTreeMap<String, (u64, SnapshotId)>) -> Result<()> {
         let text: String = heads.iter().map(|(sealer, (seq, id))| format!("{sealer} {seq} {id}\n")).collect();
         self.write("heads", text.as_bytes())
+    }
+
+    /// Snapshots that this host remembered when it sealed, and that the vault did not have any more.
+    pub fn lost(&self) -> Result<Vec<(SnapshotKey, SnapshotId)>> {
+        Ok(self.head_lines("lost")?.into_iter().map(|(sealer, seq, id)| (SnapshotKey { sealer, seq }, id)).collect())
+    }
+
+    /// Remembers that these are lost, and no others.
+    pub fn keep_lost(&self, lost: &[(SnapshotKey, SnapshotId)]) -> Result<()> {
+        let text: String = lost.iter().map(|(key, id)| format!("{} {} {id}\n", key.sealer, key.seq)).collect();
+        self.write("lost", text.as_bytes())
+    }
+
+    fn head_lines(&self, name: &str) -> Result<Vec<(String, u64, SnapshotId)>> {
+        let text = self.read(name)?.unwrap_or_default();
+        let line = |line: &str| {
+            let mut words = line.split(' ');
+            let (sealer, seq, id) = (words.next()?, words.next()?.parse().ok()?, unhex(words.next()?)?);
+            Some((sealer.to_owned(), seq, SnapshotId::from_bytes(id)))
+        };
+        Ok(text.lines().filter_map(line).collect())
+    }
+
+    /// The number of the newest list of signers that this host has seen; 0 if none.
+    pub fn signers_seen(&self) -> Result<u32> {
+        Ok(self.read("signers")?.and_then(|text| text.trim().parse().ok()).unwrap_or(0))
+    }
+
+    /// Remembers the number of the newest list of signers.
+    pub fn keep_signers_seen(&self, number: u32) -> Result<()> {
+        self.write("signers", format!("{number}\n").as_bytes())
     }
 
     /// Keeps the manifest of a seal of this host, so that it can list its own snapshots without an owner's key.

@@ -132,8 +132,12 @@ impl<'a> Writer<'a> {
         segment_line: Option<&(Digest, Key)>,
     ) -> Result<(SnapshotKey, SnapshotId, Manifest, Vec<u8>)> {
         let store = &*self.vault.store;
-        let signers = SignerList::load(store, None)?;
-        let previous = self.vault.head(&signers, &self.sealer.name)?.map(|c| (c.key, c.id));
+        let before = self.vault.tips(&SignerList::only(self.sealer), &self.sealer.name)?;
+        let previous = before.first().map(|c| (c.key.clone(), c.id));
+        let earlier = match before.first() {
+            Some(head) => Some(head.receipt.clone()),
+            None => self.receipt_of_another()?,
+        };
         let key = SnapshotKey { sealer: self.sealer.name.clone(), seq: self.vault.last_seq(&self.sealer.name)? + 1 };
         let manifest = Manifest {
             vault: self.vault.config.id,
@@ -161,10 +165,12 @@ impl<'a> Writer<'a> {
 
         let mut receipt = Receipt::default();
         for (digest, key) in public {
-            receipt.push(*digest, key.as_str());
+            // Objects never change: one that is not what it was is damaged. The receipt says what it should be, or verify would miss it.
+            let named = earlier.iter().flat_map(|receipt| &receipt.lines).find(|line| line.path == key.as_str());
+            receipt.push(named.map_or(*digest, |line| line.digest), key.as_str());
         }
-        if let Some((place, id)) = &previous {
-            receipt.push(Digest::from_bytes(*id.as_bytes()), place.receipt());
+        for committed in &before {
+            receipt.push(Digest::from_bytes(*committed.id.as_bytes()), committed.key.receipt());
         }
         receipt.push(digest(&sealed), key.manifest());
         if let Some((digest, key)) = segment_line {
@@ -178,6 +184,17 @@ impl<'a> Writer<'a> {
         store.put(&Key::receipt(&key), &bytes)?;
         store.put(&Key::signature(&key), &signature)?;
         Ok((key, Receipt::id(&bytes), manifest, manifest_bytes))
+    }
+
+    /// The newest receipt of another sealer, for who has none yet.
+    fn receipt_of_another(&self) -> Result<Option<Receipt>> {
+        let signers = SignerList::load(&*self.vault.store, None)?;
+        for signer in signers.signers.0.iter().filter(|signer| !signer.owner && signer.name != self.sealer.name) {
+            if let Some(head) = self.vault.head(&signers, &signer.name)? {
+                return Ok(Some(head.receipt));
+            }
+        }
+        Ok(None)
     }
 
     /// The small public objects that every receipt names, with their hashes.

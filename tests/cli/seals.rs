@@ -40,6 +40,7 @@ fn seal_reports_what_it_did_and_leaves_out_what_it_is_told() {
         "compressed_bytes",
         "content_bytes",
         "files_read",
+        "head",
         "host",
         "id",
         "labels",

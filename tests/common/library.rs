@@ -203,6 +203,7 @@ impl Host {
             compression: seal::Compression::standard(None),
             bytes_per_sec: None,
             workers: self.workers,
+            coin: None,
         }
     }
 
@@ -254,6 +255,7 @@ impl Host {
             vault: &self.vault,
             reader,
             state: &self.state,
+            expect: &[],
             clock: &self.clock,
             sink: &self.told,
             cancel: &self.cancel,

@@ -30,7 +30,8 @@ fn text(listed: &Listed) -> String {
         .iter()
         .map(|s| {
             let here = if s.here { "  (this host)" } else { "" };
-            vec![s.name.clone(), s.domain.clone().unwrap_or_else(|| "-".to_owned()), format!("{}{here}", s.key)]
+            let revoked = s.revoked.as_ref().map(|since| format!("  (revoked since {since})")).unwrap_or_default();
+            vec![s.name.clone(), s.domain.clone().unwrap_or_else(|| "-".to_owned()), format!("{}{here}{revoked}", s.key)]
         })
         .collect();
     format!(

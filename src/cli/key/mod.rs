@@ -1,7 +1,8 @@
-//! `coffre key`: who can read, who can seal.
+//! `coffre key`: who can read, who can seal. One subcommand a file; here is only which is which.
 
 mod add;
 mod list;
+mod revoke;
 
 use crate::{cli::Run, error::Result};
 
@@ -12,6 +13,8 @@ pub enum Command {
     List,
     /// Add a sealer
     Add(add::Args),
+    /// Take back a sealer's right to seal, from a moment on
+    Revoke(revoke::Args),
 }
 
 /// Runs it.
@@ -19,5 +22,6 @@ pub fn run(run: &Run, command: &Command) -> Result<u8> {
     match command {
         Command::List => list::run(run),
         Command::Add(args) => add::run(run, args),
+        Command::Revoke(args) => revoke::run(run, args),
     }
 }

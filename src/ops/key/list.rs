@@ -33,6 +33,8 @@ pub struct SealerRow {
     pub domain: Option<String>,
     /// Whether this host is that sealer.
     pub here: bool,
+    /// Since when it is revoked, if it is.
+    pub revoked: Option<String>,
 }
 
 /// Everybody.
@@ -63,6 +65,7 @@ pub fn list(vault: &Vault, owner: Option<&OwnerKeys>, state: &StateDir) -> Resul
         key: s.key.clone(),
         domain: kept.get(&s.name).map(|keys| keys.domain.short()),
         here: here.as_ref() == Some(&s.name),
+        revoked: s.revoked.as_ref().map(|r| r.since_text()),
     });
     let ways = way_files(&*vault.store)?;
     let way = |file: &WayFile| WayRow { number: file.number, kind: file.kind.clone(), name: file.name.clone(), file: file.path() };

@@ -18,6 +18,7 @@ mod pool;
 mod preview;
 mod read;
 mod refresh;
+mod remember;
 mod skip;
 mod sources;
 mod stream;
@@ -31,7 +32,7 @@ use serde::Serialize;
 use crate::{
     error::{Error, ErrorKind, Result},
     event::{Event, Sink},
-    format::{Problem, ProblemKind, Stats},
+    format::{Problem, ProblemKind, Stats, words_of},
     sys::{Cancel, Clock},
     vault::{CommitFacts, SealerKeys, Snapshot, StateDir, Vault, Writer},
 };
@@ -74,6 +75,8 @@ pub struct Options {
     pub bytes_per_sec: Option<u64>,
     /// Threads that read, and threads that compress; with 1 the order of everything is always the same.
     pub workers: usize,
+    /// Decides which open pack a frame goes to, in place of random bits: a simulation wants the same again.
+    pub coin: Option<[u8; 32]>,
 }
 
 /// What was sealed.
@@ -83,6 +86,8 @@ pub struct Report {
     pub id: String,
     /// Its place: sealer and number.
     pub snapshot: String,
+    /// The first bits of its id in words: the head of this sealer's chain, to be compared by eye.
+    pub head: String,
     /// When the seal began.
     pub time: String,
     /// Host.
@@ -213,6 +218,7 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
         compression: options.compression,
         bytes_per_sec: options.bytes_per_sec,
         workers: options.workers.max(1),
+        coin: options.coin,
         use_records: stream.is_none(),
         tally: &tally,
         began,
@@ -231,6 +237,7 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
         other => other?,
     };
     context.cancel.check()?;
+    remember::check(context, &refreshed)?;
 
     let changes =
         (comparable && stream.is_none()).then(|| Changes::of(&tally, before.as_ref().map(|before| &before.manifest.stats))).flatten();
@@ -259,7 +266,8 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
         pins,
     })?;
     // From here on the snapshot exists, whatever happens to this host's own memory of it.
-    let noted = refreshed.note(&committed, u64::try_from(time_ns).unwrap_or(0)).and_then(|()| refresh::remember(state, &committed));
+    let noted =
+        refreshed.note(&committed, u64::try_from(time_ns).unwrap_or(0)).and_then(|()| remember::remember(state, &refreshed, &committed));
     if let Err(e) = noted {
         sink.send(Event::Warning(format!("the snapshot is sealed, but this host cannot remember it: {}", e.chain())));
     }
@@ -294,6 +302,7 @@ fn report(snapshot: &Snapshot, files_read: u64, bytes_read: u64, seconds: f64) -
     Report {
         id: snapshot.id.to_string(),
         snapshot: snapshot.key.to_string(),
+        head: words_of(&snapshot.id),
         time: crate::sys::utc_text(m.time_ns),
         host: m.host.clone(),
         paths: m.sources.iter().map(|p| text(p)).collect(),

@@ -7,10 +7,10 @@ use crate::{
     error::{Error, Result},
     event::Event,
     format::SnapshotId,
-    ops::seal::Context,
+    ops::{chain::went_back, seal::Context},
     pack::Unwrap,
     store::Key,
-    vault::{NewSnapshot, SignerList, StateDir, Writer, read_segment},
+    vault::{NewSnapshot, SignerList, Writer, may_seal, read_segment},
 };
 
 /// A catalog that knows all that the vault knows of this host's domain.
@@ -21,6 +21,8 @@ pub struct Refreshed {
     pub packs: usize,
     /// Whether it is the catalog of the seal before, and not a new one.
     pub remembers: bool,
+    /// The number of the list of signers that counts.
+    signers: u32,
     heads: std::collections::BTreeMap<String, (u64, SnapshotId)>,
 }
 
@@ -72,6 +74,7 @@ pub fn rebuild(context: &Context) -> Result<Refreshed> {
 fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
     let Context { vault, sealer, .. } = context;
     let signers = SignerList::load(&*vault.store, context.state.pinned_owner()?.as_deref())?;
+    may_seal(&signers, &sealer.name, &sealer.sign.public())?;
     let known = catalog.state().heads.clone();
     let chain = vault.chain(&signers, |sealer| known.get(sealer).map_or(0, |(seq, _)| *seq))?;
     for (name, (seq, id)) in &known {
@@ -80,7 +83,7 @@ fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
             return Err(Error::conflict(format!("it remembers snapshot {} of {name}, which this vault does not have", id.short())));
         }
     }
-    for finding in &chain.findings {
+    for finding in chain.findings.iter().cloned().chain(went_back(&signers, context.state)?) {
         context.sink.send(Event::Warning(format!("{}: {}", finding.object, finding.text)));
     }
     let identity = sealer.index_identity();
@@ -102,7 +105,7 @@ fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
         }
     }
     let heads = chain.committed.iter().map(|c| (c.key.sealer.clone(), (c.key.seq, c.id))).collect();
-    Ok(Refreshed { catalog, packs, remembers: false, heads })
+    Ok(Refreshed { catalog, packs, remembers: false, signers: signers.number, heads })
 }
 
 /// The chunks that can be relied on: those of packs that are still in the vault. Costs a listing of the packs.
@@ -146,6 +149,16 @@ impl Refreshed {
         self.heads.get(sealer).copied()
     }
 
+    /// The newest snapshot of each sealer.
+    pub fn heads(&self) -> &std::collections::BTreeMap<String, (u64, SnapshotId)> {
+        &self.heads
+    }
+
+    /// The number of the list of signers that counts.
+    pub fn signers(&self) -> u32 {
+        self.signers
+    }
+
     /// Takes in the snapshot that was just committed, and makes the catalog durable.
     pub fn note(&mut self, new: &NewSnapshot, seal: u64) -> Result<()> {
         for pack in &new.packs {
@@ -159,12 +172,4 @@ impl Refreshed {
             state.note_committed(seal);
         })
     }
-}
-
-/// Keeps the new head and the manifest in the state directory.
-pub fn remember(state: &StateDir, new: &NewSnapshot) -> Result<()> {
-    let mut heads = state.heads()?;
-    heads.insert(new.key.sealer.clone(), (new.key.seq, new.id));
-    state.keep_heads(&heads)?;
-    state.keep_manifest(&new.key, &new.id, &new.manifest_bytes)
 }

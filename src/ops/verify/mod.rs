@@ -3,8 +3,11 @@
 //! `snapshots`: signatures, chains, every named object there. `packs`: every object read and held against its name; no
 //! owner's key needed. `chunks`: everything decrypted, decompressed, every id and every tree checked.
 
+mod chain;
 mod chunks;
 mod objects;
+
+pub(in crate::ops) use objects::listed;
 
 use serde::Serialize;
 
@@ -12,7 +15,7 @@ use crate::{
     error::Result,
     event::{Event, HowFar, Sink},
     sys::{Cancel, Clock},
-    vault::{Finding, Reader, StateDir, Vault},
+    vault::{Expected, Finding, Reader, StateDir, Vault, settle},
 };
 
 /// How much to look at.
@@ -53,9 +56,13 @@ pub struct Report {
     pub chunks: u64,
     /// Objects that no receipt names: left by seals that never finished, taken over by the next one.
     pub unreferenced: u64,
-    /// Snapshots that do not go on from the one before them in their chain, though nothing is missing: two machines seal under one name.
-    pub forks: Vec<String>,
-    /// Damage, by object.
+    /// Snapshots that do not follow from one another, though nothing is missing: two machines seal under one name.
+    pub forks: Vec<Finding>,
+    /// Snapshots that this host remembered when it last sealed and that were gone by then; until `coffre head --accept`.
+    pub lost: Vec<Finding>,
+    /// What is worth a word, and nothing wrong by itself.
+    pub notices: Vec<Finding>,
+    /// Damage and tampering, by object.
     pub damage: Vec<Finding>,
     /// Files that the damage reaches; only known where an owner's key was given.
     pub damaged_files: Vec<DamagedFile>,
@@ -68,12 +75,13 @@ pub struct Report {
 impl Report {
     /// How many objects are damaged or missing.
     pub fn damaged_objects(&self) -> usize {
-        self.damage.iter().map(|f| &f.object).collect::<std::collections::BTreeSet<_>>().len()
+        self.damage.iter().filter(|f| f.kind.is_damage()).map(|f| &f.object).collect::<std::collections::BTreeSet<_>>().len()
     }
 
-    /// Whether nothing is wrong.
+    /// Whether nothing is wrong. A fork whose branches all count is a thing to look into, and no fault of the vault: two users of
+    /// one machine make one, too.
     pub fn is_clean(&self) -> bool {
-        self.damage.is_empty() && self.damaged_files.is_empty()
+        self.damage.is_empty() && self.damaged_files.is_empty() && self.lost.is_empty()
     }
 }
 
@@ -85,6 +93,8 @@ pub struct Context<'a> {
     pub reader: Option<&'a Reader>,
     /// This host's memory of the vault, to notice a rollback.
     pub state: &'a StateDir,
+    /// Snapshots that must be there: heads that somebody wrote down elsewhere.
+    pub expect: &'a [Expected],
     /// Time.
     pub clock: &'a dyn Clock,
     /// Where events go.
@@ -118,12 +128,14 @@ pub fn run(context: &Context, depth: Depth) -> Result<Report> {
         chunks: 0,
         unreferenced: 0,
         forks: Vec::new(),
+        lost: Vec::new(),
+        notices: Vec::new(),
         damage: Vec::new(),
         damaged_files: Vec::new(),
         damaged_files_more: 0,
         seconds: 0.0,
     };
-    let chain = objects::chain(context, &mut report)?;
+    let (chain, signers) = chain::walk(context, &mut report)?;
     let listed = objects::listed(&chain);
     objects::present(context, &listed, &mut report)?;
     if depth >= Depth::Packs {
@@ -132,8 +144,10 @@ pub fn run(context: &Context, depth: Depth) -> Result<Report> {
     if let Some(reader) = context.reader {
         chunks::run(context, reader, &chain, &listed, depth, &mut report)?;
     }
-    report.damage.sort();
-    report.damage.dedup();
+    settle(&mut report.damage);
+    if report.is_clean() && report.forks.is_empty() {
+        chain::remember(context, &chain, signers);
+    }
     report.seconds = (context.clock.monotonic() - began).as_secs_f64();
     Ok(report)
 }

@@ -1,4 +1,4 @@
-//! Objects: the chain of receipts, what it names, and whether that is there and is what it was. Needs no secret.
+//! Objects: what receipts name, and whether that is there and is what it was. Needs no secret.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -7,59 +7,14 @@ use std::{
 
 use crate::{
     error::{ErrorKind, Result},
-    format::{Digest, Digester, SnapshotId, SnapshotKey},
+    format::{Digest, Digester, SnapshotKey},
     ops::verify::{Context, Report, in_parallel},
     store::{self, Key},
-    vault::{Chain, Finding, SignerList},
+    vault::{Chain, Finding, Trouble},
 };
 
 /// Bytes read at once.
 const STEP: usize = 1 << 20;
-
-/// Reads all receipts; checks signatures, chains, and the heads that this host remembers.
-pub fn chain(context: &Context, report: &mut Report) -> Result<Chain> {
-    let vault = context.vault;
-    let pinned = match context.reader {
-        Some(reader) => Some(reader.owner.sign.public()),
-        None => context.state.pinned_owner()?,
-    };
-    let signers = match SignerList::load(&*vault.store, pinned.as_deref()) {
-        Ok(signers) => signers,
-        Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing) => {
-            report.damage.push(Finding::new("signers/allowed_signers", e.chain()));
-            return Ok(Chain::default());
-        }
-        Err(e) => return Err(e),
-    };
-    let chain = vault.chain(&signers, |_| 0)?;
-    report.snapshots = chain.committed.len() as u64;
-    report.damage.extend(chain.findings.iter().cloned());
-
-    let ids: BTreeMap<&SnapshotKey, SnapshotId> = chain.committed.iter().map(|c| (&c.key, c.id)).collect();
-    let mut before: BTreeMap<&str, SnapshotId> = BTreeMap::new();
-    for committed in &chain.committed {
-        let last = before.insert(&committed.key.sealer, committed.id);
-        match committed.receipt.previous() {
-            Some((key, id)) if ids.get(&key) != Some(&id) => {
-                let text = format!("is gone or was changed: snapshot {} comes after it", committed.key);
-                report.damage.push(Finding::new(key.receipt(), text));
-            }
-            // Both are signed by the sealer, so both count: two machines seal under one name, or one was restored from a copy.
-            named if named.as_ref().map(|(_, id)| *id) != last => report.forks.push(committed.key.to_string()),
-            _ => (),
-        }
-    }
-    for (sealer, (seq, id)) in context.state.heads()? {
-        let key = SnapshotKey { sealer, seq };
-        if !chain.committed.iter().any(|c| c.key == key && c.id == id) {
-            report.damage.push(Finding::new(
-                key.receipt(),
-                "this host remembers this snapshot, and it is gone or was changed: the vault was rolled back, or is an older copy",
-            ));
-        }
-    }
-    Ok(chain)
-}
 
 /// Every object that counts, with the hash that a signed receipt gives it.
 pub fn listed(chain: &Chain) -> BTreeMap<Key, Digest> {
@@ -94,7 +49,7 @@ pub fn present(context: &Context, listed: &BTreeMap<Key, Digest>, report: &mut R
             false => context.vault.store.stat(key)?.is_none(),
         };
         if missing {
-            report.damage.push(Finding::new(key.as_str(), "is gone"));
+            report.damage.push(Finding::of(Trouble::Deleted, key.as_str(), "is gone"));
         }
     }
     report.objects = listed.len() as u64;
@@ -121,7 +76,7 @@ pub fn reread(context: &Context, listed: &BTreeMap<Key, Digest>, report: &mut Re
         let Some(len) = sizes.get(*key) else { return Ok(()) };
         let finding = match hash(context, key, *len) {
             Ok(now) if now == **digest => None,
-            Ok(_) => Some(Finding::new(key.as_str(), "its content is not what it was")),
+            Ok(_) => Some(Finding::of(Trouble::Altered, key.as_str(), "its content is not what it was")),
             Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
             Err(e) => Some(Finding::new(key.as_str(), e.chain())),
         };

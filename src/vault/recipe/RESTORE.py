@@ -189,9 +189,12 @@ class Vault:
                 newest = ["%s/%s" % (sealer, seqs[-1]) for sealer, seqs in sorted(found.items()) if seqs]
                 raise Fatal("there is no snapshot " + wanted, "the newest are: " + ", ".join(newest))
             return sealer, seq.zfill(10), self.manifest(sealer, seq.zfill(10))
-        readable = []
+        readable, revoked = [], self.revoked()
         for sealer, seqs in found.items():
             for seq in reversed(seqs):  # a sealer's numbers only grow; among sealers, time decides
+                if seq > revoked.get(sealer, seq):
+                    self.warn("snapshot %s/%s was signed after its sealer was revoked, trying the one before" % (sealer, seq))
+                    continue
                 try:
                     readable.append((sealer, seq, self.manifest(sealer, seq)))
                     break
@@ -201,15 +204,32 @@ class Vault:
             raise Fatal("there is no snapshot that can be read", "is this a whole copy of the vault?")
         return max(readable, key=lambda snapshot: snapshot[2][5])
 
+    def newest_list(self):
+        """The list of signers that counts, or None."""
+        lists = [p for p in self.files("signers/allowed_signers*") if re.search(r"signers(\.\d+)?$", p)]
+        return max(lists, key=lambda p: int("0" + p.partition(".")[2]), default=None)
+
+    def revoked(self):
+        """The last snapshot that counts of each sealer that was revoked, "" if none does."""
+        newest, last = self.newest_list(), {}
+        for line in self.bytes(newest).decode(errors="replace").splitlines() if newest else ():
+            if ",valid-before=" in line and not line.startswith("#"):
+                last.setdefault(line.split(" ")[0], "")
+            named = re.match(r"#last [0-9a-f]{64}  snaps/([^/]+)/(\d{10})\.b3$", line)
+            if named and named[1] in last:
+                last[named[1]] = max(last[named[1]], named[2])
+        return last
+
     def check_receipt(self, sealer, seq):
         """Who vouches for this snapshot? A restore goes on either way, but says so."""
         manifest, receipt = "snaps/%s/%s.age" % (sealer, seq), "snaps/%s/%s.b3" % (sealer, seq)
-        lists = [p for p in self.files("signers/allowed_signers*") if re.search(r"signers(\.\d+)?$", p)]
-        if not shutil.which("ssh-keygen") or not shutil.which("b3sum") or not lists:
+        newest = self.newest_list()
+        if not shutil.which("ssh-keygen") or not shutil.which("b3sum") or not newest:
             return say("note: the signature is not checked; that takes ssh-keygen and b3sum")
-        newest = max(lists, key=lambda p: int("0" + p.partition(".")[2]))
         text = self.bytes(receipt)
-        verify = self.run("ssh-keygen", "-Y", "verify", "-f", newest, "-I", sealer, "-n", "coffre-receipt-v1",
+        # What a sealer signed before it was revoked is good: it is judged as of a time before that.
+        when = ["-O", "verify-time=19700102"] if seq <= self.revoked().get(sealer, "") else []
+        verify = self.run("ssh-keygen", "-Y", "verify", "-f", newest, "-I", sealer, "-n", "coffre-receipt-v1", *when,
                           "-s", receipt + ".sig", data=text)
         if verify.returncode:
             self.warn("the signature of %s is NOT good: %s" % (receipt, first_line(verify.stderr or verify.stdout)))

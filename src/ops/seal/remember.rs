@@ -1,0 +1,61 @@
+//! What a host remembers of a vault: heads, so that it notices when the vault is rolled back, or when another machine seals as it does.
+
+use crate::{
+    error::Result,
+    event::Event,
+    format::{SnapshotId, SnapshotKey},
+    ops::seal::{Context, refresh::Refreshed},
+    vault::{NewSnapshot, SignerList, StateDir, may_seal},
+};
+
+/// Just before the commit: tells what does not fit this host's memory, and notes snapshots that are gone, so that verify names them
+/// until somebody accepts it.
+///
+/// # Errors
+/// `WrongKey` if this sealer was revoked meanwhile.
+pub fn check(context: &Context, refreshed: &Refreshed) -> Result<()> {
+    let Context { vault, sealer, state, sink, .. } = context;
+    let signers = SignerList::load(&*vault.store, state.pinned_owner()?.as_deref())?;
+    may_seal(&signers, &sealer.name, &sealer.sign.public())?;
+    let mut gone: Vec<(SnapshotKey, SnapshotId)> = Vec::new();
+    for (name, (seq, id)) in state.heads()? {
+        let key = SnapshotKey { sealer: name.clone(), seq };
+        // Its receipt stands under its hash, or it is not the one that was seen.
+        let there = refreshed.head(&name) == Some((seq, id)) || vault.receipt_id(&key)? == Some(id);
+        match refreshed.head(&name) {
+            _ if !there => gone.push((key, id)),
+            Some((newer, _)) if name == sealer.name && newer > seq => {
+                sink.send(Event::Warning(format!(
+                    "snapshot {name}/{newer} is signed with this host's key, and was not made here: another machine seals as {name}, or this host's state was put back"
+                )));
+            }
+            _ => (),
+        }
+    }
+    if !gone.is_empty() {
+        let names: Vec<String> = gone.iter().map(|(key, id)| format!("{key} ({})", id.short())).collect();
+        sink.send(Event::Warning(format!(
+            "the vault was rolled back: this host remembers {}, and it is gone or was changed; coffre verify names it until coffre head --accept",
+            names.join(", ")
+        )));
+        let mut lost = state.lost()?;
+        lost.extend(gone);
+        lost.dedup();
+        // Bounded: who rolls a vault back again and again is told about all the same.
+        let from = lost.len().saturating_sub(LOST_MAX);
+        state.keep_lost(&lost[from..])?;
+    }
+    Ok(())
+}
+
+/// Most lost snapshots remembered.
+const LOST_MAX: usize = 1000;
+
+/// Keeps the new head, those of the other sealers, and the manifest in the state directory.
+pub fn remember(state: &StateDir, refreshed: &Refreshed, new: &NewSnapshot) -> Result<()> {
+    let mut heads = refreshed.heads().clone();
+    heads.insert(new.key.sealer.clone(), (new.key.seq, new.id));
+    state.keep_heads(&heads)?;
+    state.keep_signers_seen(refreshed.signers())?;
+    state.keep_manifest(&new.key, &new.id, &new.manifest_bytes)
+}

@@ -1,0 +1,557 @@
+//! Who attacks, what they do, and who finds it: a table. Printed with `--nocapture`. Add a row when you think of one.
+//!
+//! Three look: the host that was attacked, with its memory (`verify`); the storage side, with the owner's public key and the heads that
+//! somebody wrote down (`audit`); and a stranger who has nothing (`fresh`). Each finds exactly what the row says, or the row says what is
+//! left over, in the words of the table of threats in docs/FORMAT.md.
+#![allow(clippy::unwrap_used)] // a test may stop at the first surprise
+
+mod common;
+
+#[path = "attacks/revoke.rs"]
+mod revoke;
+#[path = "attacks/storage.rs"]
+mod storage;
+#[path = "attacks/world.rs"]
+mod world;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use coffre::{
+    format::{Digest, Manifest, Receipt, SnapshotKey, VaultId, digest},
+    ops::verify::Depth,
+    pack,
+    store::{Key, Memory, Store},
+};
+use common::library::{Forge, Host, Sketch, copy_of, objects, temp, write_files};
+use world::{World, place};
+
+/// From which state of the vault the attack starts.
+#[derive(Clone, Copy)]
+enum Start {
+    /// host1 sealed three times, host2 twice.
+    Plain,
+    /// The same, and host1 was revoked after that; then host2 sealed once more.
+    Revoked,
+    /// A clone of host1 sealed at the same moment as host1.
+    Raced,
+}
+use Start::{Plain, Raced, Revoked};
+
+/// Who, what, from where, how; and what verify, audit and a stranger find.
+type Row =
+    (&'static str, &'static str, Start, fn(&World, &Memory), &'static [&'static str], &'static [&'static str], &'static [&'static str]);
+
+const STORAGE: &str = "storage";
+const SEALER: &str = "other sealer";
+const STOLEN: &str = "stolen sealer";
+const READER: &str = "co-reader";
+
+/// What section 9 of docs/FORMAT.md leaves to them.
+const TAIL: &[&str] = &["left over: a fresh reader with one copy cannot know a missing tail"];
+const UNTIL_REVOKED: &[&str] = &["left over: can forge future snapshots until revoked"];
+/// Nothing that is read changes.
+const HARMLESS: &[&str] = &["harmless"];
+
+const ROWS: &[Row] = &[
+    (STORAGE, "flip a byte of a pack", Plain, |w, s| flip(s, &w.pack), &["altered pack"], &["altered pack"], &["altered pack"]),
+    (STORAGE, "truncate a pack", Plain, |w, s| cut(s, &w.pack), &["altered pack"], &["altered pack"], &["altered pack"]),
+    (STORAGE, "delete a pack", Plain, |w, s| s.delete(&w.pack).unwrap(), &["deleted pack"], &["deleted pack"], &["deleted pack"]),
+    (STORAGE, "swap two packs", Plain, |w, s| swap(s, &w.pack, &w.pack2), BOTH_PACKS, BOTH_PACKS, BOTH_PACKS),
+    (
+        STORAGE,
+        "flip a byte of a manifest",
+        Plain,
+        |_, s| flip(s, &at(2, "age")),
+        &["altered host1/2.age"],
+        &["altered host1/2.age"],
+        &["altered host1/2.age"],
+    ),
+    (
+        STORAGE,
+        "flip a byte of a receipt",
+        Plain,
+        |_, s| flip(s, &at(2, "b3")),
+        &["altered host1/2.b3"],
+        &["altered host1/2.b3"],
+        &["altered host1/2.b3"],
+    ),
+    (
+        STORAGE,
+        "flip a byte of a signature",
+        Plain,
+        |_, s| flip(s, &at(2, "b3.sig")),
+        &["altered host1/2.b3"],
+        &["altered host1/2.b3"],
+        &["altered host1/2.b3"],
+    ),
+    (
+        STORAGE,
+        "truncate the newest receipt",
+        Plain,
+        |_, s| cut(s, &at(3, "b3")),
+        NEWEST_ALTERED,
+        NEWEST_ALTERED_AUDIT,
+        &["altered host1/3.b3"],
+    ),
+    (STORAGE, "swap two snapshots", Plain, swap_snapshots, SWAPPED, SWAPPED, SWAPPED),
+    (
+        STORAGE,
+        "replay an old object in place of a newer one",
+        Plain,
+        |_, s| replay(s, "age"),
+        &["altered host1/2.age"],
+        &["altered host1/2.age"],
+        &["altered host1/2.age"],
+    ),
+    (STORAGE, "replay an old snapshot in place of a newer one", Plain, replay_snapshot, REPLAYED, REPLAYED, REPLAYED),
+    (
+        STORAGE,
+        "replay an old snapshot as the newest",
+        Plain,
+        append_copy,
+        &["snapshot-reordered host1/4.b3"],
+        &["snapshot-reordered host1/4.b3"],
+        &["snapshot-reordered host1/4.b3"],
+    ),
+    (
+        STORAGE,
+        "mix two vaults: a snapshot of the other",
+        Plain,
+        foreign_snapshot,
+        &["other-vault host1/4.b3"],
+        &["other-vault host1/4.b3"],
+        &["other-vault host1/4.b3"],
+    ),
+    (STORAGE, "mix two vaults: a pack in place of another", Plain, foreign_pack, &["altered pack"], &["altered pack"], &["altered pack"]),
+    (STORAGE, "mix two vaults: one more pack", Plain, |w, s| drop(copy(&w.other.store, s, &w.other.pack)), HARMLESS, HARMLESS, HARMLESS),
+    (STORAGE, "mix two vaults: the list of signers", Plain, foreign_signers, FOREIGN_LIST, FOREIGN_LIST_AUDIT, FOREIGN_LIST_FRESH),
+    (STORAGE, "delete the tail", Plain, |_, s| remove(s, 3), &["rolled-back host1/3.b3"], &["rolled-back snaps/host1"], TAIL),
+    (
+        STORAGE,
+        "delete the middle",
+        Plain,
+        |_, s| remove(s, 2),
+        &["snapshot-deleted host1/2.b3"],
+        &["snapshot-deleted host1/2.b3"],
+        &["snapshot-deleted host1/2.b3"],
+    ),
+    (
+        STORAGE,
+        "delete the signature of the newest",
+        Plain,
+        |_, s| s.delete(&at(3, "b3.sig")).unwrap(),
+        &["rolled-back host1/3.b3"],
+        UNSIGNED_TAIL,
+        &["note: unsigned host1/3.b3"],
+    ),
+    (
+        STORAGE,
+        "delete a signature in the middle",
+        Plain,
+        |_, s| s.delete(&at(2, "b3.sig")).unwrap(),
+        &["snapshot-deleted host1/2.b3"],
+        &["snapshot-deleted host1/2.b3"],
+        &["snapshot-deleted host1/2.b3"],
+    ),
+    (
+        STORAGE,
+        "put back the whole vault as it was",
+        Plain,
+        put_back,
+        &["rolled-back host1/3.b3", "rolled-back host2/2.b3"],
+        &["rolled-back snaps/host1", "rolled-back snaps/host2"],
+        TAIL,
+    ),
+    (
+        STORAGE,
+        "take all snapshots of a sealer away",
+        Plain,
+        |_, s| (1..=3).for_each(|n| remove(s, n)),
+        &["rolled-back host1/3.b3"],
+        &["rolled-back snaps/host1"],
+        TAIL,
+    ),
+    (
+        STORAGE,
+        "insert a snapshot without a signature",
+        Plain,
+        |w, s| forge(w, s, "host1", 4, Some(3), None),
+        &["note: unsigned host1/4.b3"],
+        &["note: unsigned host1/4.b3"],
+        &["note: unsigned host1/4.b3"],
+    ),
+    (
+        STORAGE,
+        "take a revocation back",
+        Revoked,
+        take_revocation_back,
+        REVOCATION_GONE,
+        &["deleted list3", "deleted list3.sig"],
+        &["deleted list3", "deleted list3.sig"],
+    ),
+    (
+        STORAGE,
+        "spoil a revocation",
+        Revoked,
+        |_, s| flip(s, &Key::fixed("signers/allowed_signers.0003")),
+        &["altered list3", "rolled-back list2"],
+        &["altered list3"],
+        &["altered list3"],
+    ),
+    (
+        SEALER,
+        "sign a snapshot in another's place",
+        Plain,
+        |w, s| forge(w, s, "host1", 4, Some(3), Some("host2")),
+        &["stranger host1/4.b3"],
+        &["stranger host1/4.b3"],
+        &["stranger host1/4.b3"],
+    ),
+    (
+        SEALER,
+        "go on from another's snapshot",
+        Plain,
+        others_chain,
+        &["fork host2/2.b3", "snapshot-reordered host2/3.b3"],
+        &["fork host2/2.b3", "snapshot-reordered host2/3.b3"],
+        &["fork host2/2.b3", "snapshot-reordered host2/3.b3"],
+    ),
+    (
+        SEALER,
+        "make a sealer of its own",
+        Plain,
+        |w, s| forge(w, s, "host3", 1, None, Some("host2")),
+        &["stranger host3/1.b3"],
+        &["stranger host3/1.b3"],
+        &["stranger host3/1.b3"],
+    ),
+    (SEALER, "add a list of signers", Plain, own_list, &["altered list3"], &["altered list3"], OWN_LIST_FRESH),
+    (STOLEN, "append a snapshot", Plain, append_as_host1, &["fork host1/4.b3"], UNTIL_REVOKED, UNTIL_REVOKED),
+    (
+        STOLEN,
+        "insert a back-dated snapshot before the first",
+        Plain,
+        |w, s| forge(w, s, "host1", 0, None, Some("host1")),
+        &["fork host1/0.b3"],
+        &["fork host1/0.b3"],
+        &["fork host1/0.b3"],
+    ),
+    (
+        STOLEN,
+        "put a back-dated snapshot in place of another",
+        Plain,
+        |w, s| forge_over(w, s, 2),
+        &["fork host1/2.b3"],
+        &["fork host1/2.b3"],
+        &["fork host1/2.b3"],
+    ),
+    (
+        STOLEN,
+        "put another in place of the newest",
+        Plain,
+        |w, s| forge_over(w, s, 3),
+        &["fork host1/3.b3"],
+        &["rolled-back snaps/host1"],
+        UNTIL_REVOKED,
+    ),
+    (
+        STOLEN,
+        "append with a revoked key",
+        Revoked,
+        append_as_host1,
+        &["revoked host1/4.b3"],
+        &["revoked host1/4.b3"],
+        &["revoked host1/4.b3"],
+    ),
+    (
+        STOLEN,
+        "back-date with a revoked key, before the first",
+        Revoked,
+        |w, s| forge(w, s, "host1", 0, None, Some("host1")),
+        BACK_DATED,
+        BACK_DATED,
+        BACK_DATED,
+    ),
+    (STOLEN, "back-date with a revoked key, in place of another", Revoked, |w, s| forge_over(w, s, 2), REWRITTEN, REWRITTEN, REWRITTEN),
+    (
+        STOLEN,
+        "rewrite the newest with a revoked key",
+        Revoked,
+        |w, s| forge_over(w, s, 3),
+        REWRITTEN_LAST,
+        REWRITTEN_LAST_AUDIT,
+        REWRITTEN_LAST_FRESH,
+    ),
+    (STOLEN, "clone a host: one after the other", Plain, append_as_host1, &["fork host1/4.b3"], UNTIL_REVOKED, UNTIL_REVOKED),
+    (
+        STOLEN,
+        "clone a host: at the same moment",
+        Raced,
+        |_, _| (),
+        &["fork host1/4.b3", "fork host1/5.b3"],
+        &["fork host1/4.b3"],
+        &["fork host1/4.b3"],
+    ),
+    (
+        READER,
+        "forge a pack for a known recipient, and add it",
+        Plain,
+        |w, s| drop(put_named(s, "packs/", &w.forged())),
+        HARMLESS,
+        HARMLESS,
+        HARMLESS,
+    ),
+    (
+        READER,
+        "forge a pack in place of another",
+        Plain,
+        |w, s| put_over(s, &w.pack, w.forged()),
+        &["altered pack"],
+        &["altered pack"],
+        &["altered pack"],
+    ),
+    (
+        READER,
+        "forge a manifest for a known recipient",
+        Plain,
+        |w, s| put_over(s, &at(2, "age"), w.forged()),
+        &["altered host1/2.age"],
+        &["altered host1/2.age"],
+        &["altered host1/2.age"],
+    ),
+    (READER, "forge an index segment, and add it", Plain, add_segment, HARMLESS, HARMLESS, HARMLESS),
+    (
+        READER,
+        "sign a snapshot with a key of its own",
+        Plain,
+        |w, s| forge(w, s, "host1", 4, Some(3), Some("nobody")),
+        &["stranger host1/4.b3"],
+        &["stranger host1/4.b3"],
+        &["stranger host1/4.b3"],
+    ),
+    (READER, "read what another sealed", Plain, |_, _| (), HARMLESS, HARMLESS, HARMLESS),
+];
+
+const BOTH_PACKS: &[&str] = &["altered pack", "altered pack2"];
+const SWAPPED: &[&str] = &["snapshot-reordered host1/1.b3", "snapshot-reordered host1/2.b3"];
+const REPLAYED: &[&str] = &["snapshot-reordered host1/2.b3"];
+const NEWEST_ALTERED: &[&str] = &["altered host1/3.b3"];
+const NEWEST_ALTERED_AUDIT: &[&str] = &["altered host1/3.b3", "rolled-back snaps/host1"];
+const UNSIGNED_TAIL: &[&str] = &["note: unsigned host1/3.b3", "rolled-back snaps/host1"];
+const REVOCATION_GONE: &[&str] = &["deleted list3", "deleted list3.sig", "rolled-back list2"];
+const FOREIGN_LIST: &[&str] = &[
+    "altered list2",
+    "altered list2.sig",
+    "rolled-back host2/2.b3",
+    "rolled-back signers/allowed_signers",
+    "stranger host2/1.b3",
+    "stranger host2/2.b3",
+];
+const FOREIGN_LIST_FRESH: &[&str] =
+    &["stranger host1/1.b3", "stranger host1/2.b3", "stranger host1/3.b3", "stranger host2/1.b3", "stranger host2/2.b3"];
+const OWN_LIST_FRESH: &[&str] = &["stranger host1/1.b3", "stranger host1/2.b3", "stranger host1/3.b3"];
+const FOREIGN_LIST_AUDIT: &[&str] =
+    &["altered list2", "altered list2.sig", "rolled-back snaps/host2", "stranger host2/1.b3", "stranger host2/2.b3"];
+const BACK_DATED: &[&str] = &["fork host1/0.b3", "revoked host1/0.b3"];
+const REWRITTEN: &[&str] = &["fork host1/2.b3", "revoked host1/1.b3", "revoked host1/2.b3"];
+const REWRITTEN_LAST: &[&str] =
+    &["fork host1/3.b3", "revoked host1/1.b3", "revoked host1/2.b3", "revoked host1/3.b3", "snapshot-deleted host1/3.b3"];
+const REWRITTEN_LAST_AUDIT: &[&str] =
+    &["revoked host1/1.b3", "revoked host1/2.b3", "revoked host1/3.b3", "rolled-back snaps/host1", "snapshot-deleted host1/3.b3"];
+const REWRITTEN_LAST_FRESH: &[&str] = &["revoked host1/1.b3", "revoked host1/2.b3", "revoked host1/3.b3", "snapshot-deleted host1/3.b3"];
+
+fn at(seq: u64, suffix: &str) -> Key {
+    place("host1", seq, suffix)
+}
+
+fn flip(store: &Memory, key: &Key) {
+    assert!(store.damage(key, |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    }));
+}
+
+fn cut(store: &Memory, key: &Key) {
+    assert!(store.damage(key, |bytes| bytes.truncate(bytes.len() / 2)));
+}
+
+fn put_over(store: &Memory, key: &Key, new: Vec<u8>) {
+    assert!(store.damage(key, |bytes| *bytes = new));
+}
+
+fn swap(store: &Memory, a: &Key, b: &Key) {
+    let all = objects(store);
+    put_over(store, a, all[b].clone());
+    put_over(store, b, all[a].clone());
+}
+
+fn remove(store: &Memory, seq: u64) {
+    ["age", "b3", "b3.sig"].iter().for_each(|suffix| store.delete(&at(seq, suffix)).unwrap());
+}
+
+fn replay(store: &Memory, suffix: &str) {
+    put_over(store, &at(2, suffix), objects(store)[&at(1, suffix)].clone());
+}
+
+fn copy(from: &Memory, to: &Memory, key: &Key) -> Key {
+    to.put(key, &objects(from)[key]).unwrap();
+    key.clone()
+}
+
+/// Stores `bytes` under their hash.
+fn put_named(store: &Memory, folder: &str, bytes: &[u8]) -> Key {
+    let hex = digest(bytes).to_string();
+    let key = if folder == "packs/" { format!("packs/{}/{hex}.age", &hex[..2]) } else { format!("{folder}{hex}.age") };
+    store.put(&Key::fixed(&key), bytes).unwrap();
+    Key::fixed(key)
+}
+
+fn swap_snapshots(_: &World, store: &Memory) {
+    ["age", "b3", "b3.sig"].iter().for_each(|suffix| swap(store, &at(1, suffix), &at(2, suffix)));
+}
+
+fn replay_snapshot(_: &World, store: &Memory) {
+    ["b3", "b3.sig"].iter().for_each(|suffix| replay(store, suffix));
+}
+
+fn append_copy(_: &World, store: &Memory) {
+    ["age", "b3", "b3.sig"].iter().for_each(|suffix| store.put(&at(4, suffix), &objects(store)[&at(2, suffix)]).unwrap());
+}
+
+fn foreign_snapshot(world: &World, store: &Memory) {
+    let theirs = objects(&world.other.store);
+    ["age", "b3", "b3.sig"].iter().for_each(|suffix| store.put(&at(4, suffix), &theirs[&at(3, suffix)]).unwrap());
+}
+
+fn foreign_pack(world: &World, store: &Memory) {
+    put_over(store, &world.pack, objects(&world.other.store)[&world.other.pack].clone());
+}
+
+fn foreign_signers(world: &World, store: &Memory) {
+    let theirs = objects(&world.other.store);
+    for (to, from) in
+        [("signers/allowed_signers.0002", "signers/allowed_signers"), ("signers/allowed_signers.0002.sig", "signers/allowed_signers.sig")]
+    {
+        put_over(store, &Key::fixed(to), theirs[&Key::fixed(from)].clone());
+    }
+}
+
+fn put_back(world: &World, store: &Memory) {
+    objects(store).keys().filter(|key| !objects(&world.old).contains_key(*key)).for_each(|key| store.delete(key).unwrap());
+}
+
+fn take_revocation_back(_: &World, store: &Memory) {
+    ["", ".sig"].iter().for_each(|end| store.delete(&Key::fixed(format!("signers/allowed_signers.0003{end}"))).unwrap());
+}
+
+/// A list that names host2 as the owner, signed by host2.
+fn own_list(world: &World, store: &Memory) {
+    let key = world.host2.sealer.sign.public();
+    let list = format!("owner namespaces=\"coffre-gc-v1,coffre-signers-v1\" {key}\nhost2 namespaces=\"coffre-receipt-v1\" {key}\n");
+    let signature = world.host2.sealer.sign.sign("coffre-signers-v1", list.as_bytes()).unwrap();
+    store.put(&Key::fixed("signers/allowed_signers.0003"), list.as_bytes()).unwrap();
+    store.put(&Key::fixed("signers/allowed_signers.0003.sig"), &signature).unwrap();
+}
+
+fn add_segment(world: &World, store: &Memory) {
+    let folder = format!("index/{}/", world.host1.sealer.domain.short());
+    put_named(store, &folder, &world.forged());
+}
+
+/// Seals with host1's keys and none of its memory, whatever the list of signers says.
+fn append_as_host1(world: &World, store: &Memory) {
+    let thief = world.host1.twin(Arc::new(store.clone()));
+    let mut sketch = Sketch::default();
+    sketch.write("forged", "forged", 0);
+    Forge::new(&thief).seal(&sketch, "test");
+}
+
+/// Writes a snapshot of `sealer` that goes on from `previous` of the same sealer, signed by `signer`.
+fn forge(world: &World, store: &Memory, sealer: &str, seq: u64, previous: Option<u64>, signer: Option<&str>) {
+    world.forge(store, sealer, seq, previous.map(|n| (sealer, n)), signer);
+}
+
+/// Puts one that goes on from the one before in place of another.
+fn forge_over(world: &World, store: &Memory, seq: u64) {
+    remove(store, seq);
+    forge(world, store, "host1", seq, Some(seq - 1), Some("host1"));
+}
+
+fn others_chain(world: &World, store: &Memory) {
+    world.forge(store, "host2", 3, Some(("host1", 3)), Some("host2"));
+}
+
+#[test]
+fn every_attack_is_found_or_left_over_as_the_format_says() {
+    let world = World::new();
+    let format = include_str!("../docs/FORMAT.md");
+    let (mut wrong, mut lines) = (Vec::new(), Vec::new());
+    for (who, what, from, act, verify, audit, fresh) in ROWS {
+        let store = world.start(*from);
+        let untouched = (*verify == HARMLESS).then(|| world.contents(&store));
+        act(&world, &store);
+        let (clean, found) = world.verify(*from, &store);
+        let seen = [("verify", found), ("audit", world.audit(&store, true)), ("fresh", world.audit(&store, false))];
+        let mut cells = Vec::new();
+        for ((look, found), expected) in seen.into_iter().zip([verify, audit, fresh]) {
+            let said: BTreeSet<String> = expected.iter().map(|s| (*s).to_owned()).collect();
+            let is_met = match expected {
+                ["harmless"] => found.is_empty() && untouched.as_ref().is_some_and(|before| world.contents(&store) == *before),
+                [one] if one.starts_with("left over: ") => found.is_empty() && format.contains(one.trim_start_matches("left over: ")),
+                _ => found == said,
+            };
+            if !is_met {
+                wrong.push(format!("{who}: {what}: {look} finds {found:?}, not {said:?}, or something reads differently"));
+            }
+            cells.push(expected.join(", "));
+        }
+        if !clean && world.deep_is_clean(*from, &store) {
+            wrong.push(format!("{who}: {what}: verify with an owner's key does not agree with the one without"));
+        }
+        lines.push([(*who).to_owned(), (*what).to_owned(), cells[0].clone(), cells[1].clone(), cells[2].clone()]);
+    }
+    print(&lines);
+    assert!(wrong.is_empty(), "{} of {} rows are not as they should be:\n{}", wrong.len(), ROWS.len(), wrong.join("\n"));
+}
+
+/// Only who can read manifests can tell: the receipt is as it should be.
+#[test]
+fn a_manifest_that_belongs_elsewhere_is_named_by_who_can_read_it() {
+    let host = Host::memory();
+    let (_guard, dir) = temp();
+    write_files(&dir, &[("file", b"content")]);
+    host.seal(&[&dir]).unwrap();
+    let genuine = host.latest().manifest;
+    let kinds = |change: &dyn Fn(&mut Manifest)| {
+        let host = host.fork(Arc::new(copy_of(&*host.vault.store)));
+        let mut manifest = Manifest { seq: 2, previous: Some(host.latest().id), ..genuine.clone() };
+        change(&mut manifest);
+        let sealed = pack::seal_whole(&[&host.sealer.meta], &pack::compress(&manifest.encode()).unwrap()).unwrap();
+        let key = SnapshotKey { sealer: "host1".to_owned(), seq: 2 };
+        let mut receipt = Receipt::default();
+        receipt.push(Digest::from_bytes(*host.latest().id.as_bytes()), "snaps/host1/0000000001.b3");
+        receipt.push(digest(&sealed), key.manifest());
+        let store = &*host.vault.store;
+        store.put(&Key::manifest(&key), &sealed).unwrap();
+        store.put(&Key::receipt(&key), &receipt.encode()).unwrap();
+        store.put(&Key::signature(&key), &host.sealer.sign.sign("coffre-receipt-v1", &receipt.encode()).unwrap()).unwrap();
+        let report = host.verify(Depth::Chunks).unwrap();
+        let offered = host.vault.snapshots(&host.owner).unwrap().0.len();
+        (report.damage.iter().map(|f| format!("{} {}", f.kind.word(), f.object)).collect::<Vec<_>>(), offered)
+    };
+    assert_eq!(kinds(&|_| ()), (Vec::new(), 2));
+    let named = |kind: &str| (vec![format!("{kind} snaps/host1/0000000002.age")], 1);
+    assert_eq!(kinds(&|m| m.vault = VaultId([7; 16])), named("other-vault"));
+    assert_eq!(kinds(&|m| m.seq = 3), named("snapshot-reordered"));
+    assert_eq!(kinds(&|m| m.sealer = "host2".to_owned()), named("snapshot-reordered"));
+    assert_eq!(kinds(&|m| m.previous = None), named("snapshot-reordered"));
+}
+
+fn print(lines: &[[String; 5]]) {
+    let head = ["ATTACKER", "ACTION", "VERIFY ON THE HOST", "AUDIT WITH KEY AND HEADS", "AUDIT WITH NOTHING"].map(str::to_owned);
+    let width = |n: usize| lines.iter().chain([&head]).map(|l| l[n].chars().count()).max().unwrap_or(0);
+    for line in [&head].into_iter().chain(lines) {
+        let cells: Vec<String> = (0..5).map(|n| format!("{:1$}", line[n], width(n))).collect();
+        println!("{}", cells.join("  ").trim_end());
+    }
+}
