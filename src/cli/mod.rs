@@ -4,6 +4,7 @@ mod audit;
 mod cat;
 mod catalog;
 mod copy;
+mod dump;
 mod enroll;
 mod exit;
 mod head;
@@ -44,7 +45,7 @@ use crate::{
     name = "coffre",
     version,
     max_term_width = 110,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but some source files could not be read, 4 damage found,\n10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but not all could be read or set, 4 damage found,\n10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
 )]
 struct Cli {
     #[command(flatten)]
@@ -101,6 +102,8 @@ enum Command {
     Unmount(mount::UnmountArgs),
     /// Print a file of a snapshot
     Cat(cat::Args),
+    /// Write a snapshot, or a part of one, as a tar or zip to standard output
+    Dump(dump::Args),
     /// Restore a snapshot, or a part of one, without a mount
     Restore(Box<restore::Args>),
     /// Check that everything is there, is what it was, and opens
@@ -245,6 +248,7 @@ impl Run<'_> {
             Command::Mount(args) => mount::run(self, args),
             Command::Unmount(args) => mount::unmount(self, args),
             Command::Cat(args) => cat::run(self, args),
+            Command::Dump(args) => dump::run(self, args),
             Command::Restore(args) => restore::run(self, args),
             Command::Verify(args) => verify::run(self, args),
             Command::Copy(args) => copy::run(self, args),

@@ -21,7 +21,7 @@ use crate::{
         metadata::{Now, Setter},
         pieces::units_of,
         place::Start,
-        plan::{Before, Firsts, JobNumber, Layout, Plan},
+        plan::{Before, Firsts, JobNumber, Layout, Plan, data_len},
         table::{Handles, Table},
         tally::Tally,
     },
@@ -165,13 +165,13 @@ impl Apply<'_> {
             }
         };
         counts.replaced.fetch_add(u64::from(replaces), Relaxed);
-        self.tally.moved(1, super::plan::data_len(&job.entry));
+        self.tally.moved(1, data_len(&job.entry));
         done.or_else(|e| self.refused(number, e))
     }
 
     pub fn kept(&self, number: JobNumber, kept: Kept) {
         let (job, counts) = (self.files.job(number), &self.tally.counts);
-        let len = super::plan::data_len(&job.entry);
+        let len = data_len(&job.entry);
         if let Content::File { .. } = job.entry.content {
             counts.files_unchanged.fetch_add(1, Relaxed);
             counts.bytes_unchanged.fetch_add(len, Relaxed);

@@ -45,7 +45,7 @@ pub use metadata::Owner;
 pub use place::Place;
 pub use preview::{Fate, Line, Preview};
 pub use tally::{Done, Failed, Failures, NotSet};
-pub use wanted::Wanted;
+pub use wanted::{Taken, Wanted};
 
 /// How names of ours begin: of files that are not whole yet, followed by 24 hexadecimal digits.
 const LEFTOVER: &[u8] = b".coffre-restore-";

@@ -89,12 +89,12 @@ pub fn window(apply: &Apply) -> Result<Vec<Line>> {
             Before::Nothing => Fate::Create,
             Before::File(_) | Before::Other => Fate::Replace,
             Before::Same(seen) => {
-                let holds = || -> Result<bool> {
+                let mut holds = || -> Result<bool> {
                     let is_file = matches!(job.entry.content, Content::File { .. });
                     if !apply.options.by_content || !is_file {
                         return Ok(true);
                     }
-                    let file = hands_file(&mut Handles::new(apply.table)?, job);
+                    let file = hands_file(&mut hands, job);
                     file.map_or(Ok(false), |file| apply.holds(&file, number))
                 };
                 match holds()? {

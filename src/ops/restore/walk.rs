@@ -10,7 +10,7 @@ use crate::{
         extras::{Gather, only_leads},
         failed,
         place::Start,
-        plan::{Before, Firsts, Job, JobNumber, Layout, Link, Piece, Plan, WEIGHT_MAX},
+        plan::{Before, Firsts, Job, JobNumber, Layout, Link, Piece, Plan, WEIGHT_MAX, data_len},
         table::{self, DirNumber, Table},
         tally::Tally,
         wanted::Taken,
@@ -316,7 +316,7 @@ impl<'a> Walk<'a> {
             }
             _ => plan.plain.push(number),
         }
-        plan.bytes += super::plan::data_len(&job.entry);
+        plan.bytes += data_len(&job.entry);
         plan.jobs.push(job);
     }
 }
