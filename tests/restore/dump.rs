@@ -22,7 +22,7 @@ fn dumped(home: &Home, name: &str, args: &[&str]) -> PathBuf {
 /// Unpacks with GNU tar, everything that it can; returns what it said.
 fn unpacked(archive: &Path, to: &Path) -> String {
     fs::create_dir(to).unwrap();
-    let script = format!("tar -xp --xattrs --xattrs-include='*' --acls -f {} -C {}", archive.display(), to.display());
+    let script = format!("tar -xp --warning=no-timestamp --xattrs --xattrs-include='*' --acls -f {} -C {}", archive.display(), to.display());
     shell(Path::new("/"), &script)
 }
 
@@ -75,7 +75,7 @@ for at, dirs, files in os.walk(source):
         elif stat.S_ISREG(st.st_mode): want[rel] = open(path, 'rb').read()
 got = {}
 if archive.endswith(b'.zip'):
-    z = zipfile.ZipFile(archive)
+    z = zipfile.ZipFile(os.fsdecode(archive))
     assert z.testzip() is None
     for info in z.infolist():
         raw = info.filename.encode('utf-8' if info.flag_bits & 0x800 else 'cp437')
