@@ -25,6 +25,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli/"]),
     ("clap_mangen", &["cli/"]),
     ("crossbeam_channel", &["ops/seal/"]),
+    ("flate2", &["ops/dump/"]),
     ("fuser", &["mount/"]),
     ("getrandom", &["sys/"]),
     ("indicatif", &["cli/"]),

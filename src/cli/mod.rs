@@ -7,6 +7,7 @@ mod catalog;
 mod complete;
 mod copy;
 mod diff;
+mod dump;
 mod enroll;
 mod examples;
 mod exit;
@@ -60,7 +61,7 @@ use crate::{
     name = "coffre",
     version,
     max_term_width = 110,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but some source files could not be read, 4 damage found,\n10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but not all could be read or set, 4 damage found,\n10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
 )]
 struct Cli {
     #[command(flatten)]
@@ -133,6 +134,8 @@ enum Command {
     Bisect(bisect::Args),
     /// Show how much a vault holds, what it costs, and how it grows
     Stats(stats::Args),
+    /// Write a snapshot, or a part of one, as a tar or zip to standard output
+    Dump(dump::Args),
     /// Restore a snapshot, or a part of one, without a mount
     Restore(Box<restore::Args>),
     /// Check that everything is there, is what it was, and opens
@@ -313,6 +316,7 @@ impl Run<'_> {
             Command::Diff(args) => diff::run(self, args),
             Command::Bisect(args) => bisect::run(self, args),
             Command::Stats(args) => stats::run(self, args),
+            Command::Dump(args) => dump::run(self, args),
             Command::Restore(args) => restore::run(self, args),
             Command::Verify(args) => verify::run(self, args),
             Command::Forget(args) => forget::forget(self, args),
