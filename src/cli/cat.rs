@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    cli::{DISK_CACHE_BYTES, Run, keys, split_snap_path},
+    cli::{DISK_CACHE_BYTES, Run, complete, keys, split_snap_path},
     error::{Error, Result},
     ops,
     vault::{Reader, Selector, select},
@@ -16,7 +16,7 @@ const CACHE_BYTES: u64 = 16 << 20;
 #[derive(clap::Args)]
 pub struct Args {
     /// Snapshot and path: `latest:/etc/hosts`, `1a2b3c4d:/etc/hosts`, `yesterday:/etc/hosts`
-    #[arg(value_name = "SNAP:PATH")]
+    #[arg(value_name = "SNAP:PATH", add = complete::snap_path())]
     what: String,
 }
 

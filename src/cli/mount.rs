@@ -141,6 +141,8 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
             Err((_, text)) => return Err(Error::unavailable(text)),
         },
     };
+    // Locks stay behind in the process that forked.
+    owner.lock_in_memory();
     let cache = given.cache.unwrap_or(args.cache);
     let served = serve(run, args, cache, opened.vault, owner, &options, &mut readiness);
     match served {
