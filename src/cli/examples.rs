@@ -141,11 +141,11 @@ fn add_below(mut command: Command, above: &str) -> Command {
         let full = if above.is_empty() { name.clone() } else { format!("{above} {name}") };
         command = command.mut_subcommand(&name, |sub| {
             let sub = add_below(sub, &full);
-            match EXAMPLES.iter().find(|(of, _)| *of == full) {
-                Some((_, examples)) if sub.get_after_help().is_none() && sub.get_after_long_help().is_none() => {
-                    sub.after_help(text(examples))
-                }
-                _ => sub,
+            let Some((_, examples)) = EXAMPLES.iter().find(|(of, _)| *of == full) else { return sub };
+            match sub.get_after_long_help().or(sub.get_after_help()).map(ToString::to_string) {
+                Some(own) if own.contains("Examples:") => sub,
+                Some(own) => sub.after_help(text(examples)).after_long_help(format!("{}\n\n{own}", text(examples))),
+                None => sub.after_help(text(examples)),
             }
         });
     }

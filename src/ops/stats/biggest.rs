@@ -40,10 +40,13 @@ pub struct Biggest {
     pub files: Vec<Big>,
 }
 
+/// Bytes, path and files, so that the smallest, and of equal ones the last path, is on top of a heap.
+type Ranked = Reverse<(u64, Reverse<Vec<u8>>, u64)>;
+
 /// Keeps the largest few.
 struct Top {
     len_max: usize,
-    heap: BinaryHeap<Reverse<(u64, Reverse<Vec<u8>>, u64)>>,
+    heap: BinaryHeap<Ranked>,
 }
 
 impl Top {
