@@ -11,6 +11,7 @@ mod head;
 mod init;
 mod key;
 mod keys;
+mod line;
 mod mount;
 mod mount_options;
 mod output;
@@ -33,7 +34,7 @@ use crate::{
     cli::output::{Progress, Screen, When},
     error::{Error, Result},
     format::name_from,
-    store::{Local, Store},
+    store::{self, Store},
     sys::{self, Cancel, Clock, SystemClock},
     vault::{StateDir, Vault},
 };
@@ -58,7 +59,7 @@ struct Cli {
 /// Options of every command.
 #[derive(clap::Args)]
 pub struct Globals {
-    /// The vault: a directory
+    /// The vault: a directory, s3://BUCKET/PATH, sftp://HOST/PATH or webdav://HOST/PATH
     #[arg(long, global = true, env = "COFFRE_VAULT", value_name = "PATH")]
     vault: Option<String>,
     /// Age identity file or SSH private key that opens the vault (repeatable; COFFRE_IDENTITY names some, separated by colons)
@@ -85,6 +86,10 @@ pub struct Globals {
     /// How to show progress
     #[arg(long, global = true, value_name = "HOW", default_value = "auto")]
     progress: Progress,
+    #[command(flatten)]
+    line: line::Args,
+    #[arg(skip)]
+    cancel: Cancel,
     #[arg(skip)]
     screen: OnceLock<Arc<Screen>>,
 }
@@ -119,9 +124,7 @@ enum Command {
     Unpin(forget::PinArgs),
     /// Bring another copy of the vault up to date; needs no key
     Copy(copy::Args),
-    /// Check all that can be checked without any secret, on the machine that stores the vault
     Audit(audit::Args),
-    /// Print each sealer's newest snapshot in six words, to be compared by eye
     Head(head::Args),
     /// Who can read the vault, and who can seal into it
     #[command(subcommand)]
@@ -147,23 +150,14 @@ impl Globals {
     }
 
     /// Where the vault is, for `init`, or for opening it.
-    fn store(&self) -> Result<(Arc<dyn Store>, PathBuf)> {
+    fn store(&self) -> Result<(Arc<dyn Store>, Option<PathBuf>)> {
         let place = self.vault.as_deref().filter(|v| !v.is_empty());
         self.store_at(place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?)
     }
 
-    /// The store at `place`.
-    fn store_at(&self, place: &str) -> Result<(Arc<dyn Store>, PathBuf)> {
-        if let Some((scheme, _)) = place.split_once("://") {
-            return Err(Error::unsupported(format!("this coffre reads vaults in directories only, not at {scheme}://")));
-        }
-        // A mount in the background leaves the current directory; the vault stays where it is.
-        let path = std::path::absolute(place).map_err(|e| Error::io(format!("cannot use {place}"), e))?;
-        let path = std::fs::canonicalize(&path).unwrap_or(path);
-        if path.exists() && !path.is_dir() {
-            return Err(Error::no_vault(format!("{} is not a directory", path.display())).hint("a vault is a directory"));
-        }
-        Ok((Arc::new(Local::new(path.clone())), path))
+    /// The store at `place`, and its path if it is a directory.
+    fn store_at(&self, place: &str) -> Result<(Arc<dyn Store>, Option<PathBuf>)> {
+        store::open(place, || self.line.settings(&self.cancel))
     }
 
     /// Opens the vault.
@@ -178,7 +172,8 @@ impl Globals {
 /// A vault with this host's side of it.
 struct Opened {
     vault: Vault,
-    path: PathBuf,
+    /// Where it is, if that is a directory.
+    path: Option<PathBuf>,
     state: StateDir,
 }
 
@@ -231,12 +226,12 @@ pub fn main() -> ExitCode {
     };
     sys::raise_file_limit();
     let screen = cli.globals.screen().clone();
-    let run = Run { globals: &cli.globals, screen: &screen, clock: Arc::new(SystemClock), cancel: Cancel::default() };
-    match run.command(&cli.command) {
-        Ok(code) => {
-            screen.end_progress();
-            ExitCode::from(code)
-        }
+    let run = Run { globals: &cli.globals, screen: &screen, clock: Arc::new(SystemClock), cancel: cli.globals.cancel.clone() };
+    let done = run.command(&cli.command);
+    screen.end_progress();
+    cli.globals.line.tell(&screen, cli.globals.verbose > 0);
+    match done {
+        Ok(code) => ExitCode::from(code),
         Err(e) => {
             screen.error(&e);
             ExitCode::from(exit::code(e.kind()))
@@ -279,6 +274,24 @@ impl Run<'_> {
     }
 }
 
+/// Writes what the manual says of one command.
+fn section(page: &mut Vec<u8>, name: &str, command: &clap::Command) -> std::io::Result<()> {
+    let man = clap_mangen::Man::new(command.clone());
+    page.extend_from_slice(format!(".SH {}\n", name.to_uppercase()).as_bytes());
+    man.render_synopsis_section(page)?;
+    man.render_description_section(page)?;
+    man.render_options_section(page)?;
+    if let Some(examples) = command.get_after_long_help() {
+        // As it stands: roff would fill the lines, and take a dot at the start of one for a command.
+        page.extend_from_slice(b".PP\n.nf\n");
+        for line in examples.to_string().lines() {
+            page.extend_from_slice(format!("\\&{}\n", line.replace('\\', "\\e").replace('-', "\\-")).as_bytes());
+        }
+        page.extend_from_slice(b".fi\n");
+    }
+    Ok(())
+}
+
 /// Prints one manual page: the program, then every command.
 fn manual() -> Result<u8> {
     let mut page = Vec::new();
@@ -287,12 +300,10 @@ fn manual() -> Result<u8> {
     command.build();
     clap_mangen::Man::new(command.clone()).render(&mut page).map_err(failed)?;
     for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
-        let man = clap_mangen::Man::new(sub.clone());
-        page.extend_from_slice(format!(".SH {}\n", sub.get_name().to_uppercase()).as_bytes());
-        man.render_synopsis_section(&mut page)
-            .and_then(|()| man.render_description_section(&mut page))
-            .and_then(|()| man.render_options_section(&mut page))
-            .map_err(failed)?;
+        section(&mut page, sub.get_name(), sub).map_err(failed)?;
+        for below in sub.get_subcommands().filter(|s| s.get_name() != "help") {
+            section(&mut page, &format!("{} {}", sub.get_name(), below.get_name()), below).map_err(failed)?;
+        }
     }
     match std::io::Write::write_all(&mut std::io::stdout(), &page) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(failed(e)),

@@ -12,7 +12,7 @@ use crate::{
         view::Views,
     },
     sys::{Cancel, Clock},
-    vault::{Journal, Reader, SignerList, Snapshot, load_snapshot, set_aside, signed_records, sort},
+    vault::{Journal, Reader, SignerList, Snapshot, load_snapshot, not_offered, signed_records, sort},
 };
 
 /// How often the vault is looked at: listings of `snaps/` and `gc/`, so that a new snapshot shows within two seconds.
@@ -69,7 +69,7 @@ impl Watch {
                 Err(e) => self.sink.send(Event::Warning(format!("snapshot {} is not shown: {}", committed.key, e.chain()))),
             }
         }
-        for finding in chain.findings.iter().cloned().chain(set_aside(&chain, &signers)).chain(journal.findings) {
+        for finding in chain.findings.iter().cloned().chain(not_offered(&chain, &signers)).chain(journal.findings) {
             self.sink.send(Event::Warning(format!("{} is not shown: {}", finding.object, finding.text)));
         }
         sort(&mut snapshots);

@@ -9,7 +9,7 @@ use crate::{
     format::Stats,
     ops::{chain::went_back, pins},
     sys,
-    vault::{Finding, Journal, OwnerKeys, SignerList, Snapshot, StateDir, Vault, from_manifest, set_aside, sort},
+    vault::{Finding, Journal, OwnerKeys, SignerList, Snapshot, StateDir, Vault, from_manifest, not_offered, sort},
 };
 
 /// Which snapshots to show.
@@ -103,7 +103,7 @@ fn own(vault: &Vault, state: &StateDir, journal: &Journal, revoked: bool) -> Res
     let mut chain = vault.chain(&signers, |_| 0)?;
     let mut snapshots = Vec::new();
     let mut hidden = 0;
-    chain.findings.extend(set_aside(&chain, &signers));
+    chain.findings.extend(not_offered(&chain, &signers));
     let which = if revoked { &chain.revoked } else { &chain.committed };
     for committed in which.iter().filter(|committed| !journal.is_forgotten(&committed.id)) {
         match state.manifest(&committed.key, &committed.id).map(|cbor| from_manifest(vault, committed, &cbor)) {

@@ -116,6 +116,11 @@ impl<K: Eq + Hash + Clone, V: Weigh> Bounded<K, V> {
         self.0.get_or_insert_with(&key, || load().map(Arc::new))
     }
 
+    /// Drops a value that proved wrong.
+    pub fn remove(&self, key: &K) {
+        self.0.remove(key);
+    }
+
     /// The value if it is here; does not count as a use.
     pub fn peek(&self, key: &K) -> Option<Arc<V>> {
         self.0.peek(key)

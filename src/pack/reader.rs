@@ -5,7 +5,7 @@ use std::{cell::RefCell, sync::Arc};
 use quick_cache::sync::Cache;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{Digest, FrameEntry, HEADER_LEN, PackIndex, PackKind, TRAILER_LEN, Trailer, VaultId, check_header, parse_index},
     pack::{
         Identity, Unwrap,
@@ -98,13 +98,15 @@ impl PackReader {
         store.get(&key, 0, &mut bytes)?;
         let head = match StreamHead::open(&identities, &bytes, len, &what) {
             // Many or large recipients; read on.
-            Err(e) if e.kind() == crate::error::ErrorKind::Corrupt && (bytes.len() as u64) < len => {
+            Err(e) if e.kind() == ErrorKind::Corrupt && (bytes.len() as u64) < len => {
                 bytes.resize(HEADER_LEN_MAX.min(usize::try_from(len).unwrap_or(HEADER_LEN_MAX)), 0);
                 store.get(&key, 0, &mut bytes)?;
-                StreamHead::open(&identities, &bytes, len, &what)?
+                StreamHead::open(&identities, &bytes, len, &what)
             }
-            other => other?,
+            other => other,
         };
+        // Who got here opened the vault, and with it every pack that is what it was.
+        let head = head.map_err(|e| if e.kind() == ErrorKind::WrongKey { e.as_kind(ErrorKind::Corrupt) } else { e })?;
         let mut scratch = Vec::new();
         let first = range(store, &key, &head, 0, HEADER_LEN, &mut scratch, &what)?;
         check_header(first, self.vault).map_err(|e| e.while_doing(format!("cannot use {what}")))?;
@@ -116,7 +118,7 @@ impl PackReader {
     /// Returns the raw bytes of a frame, as long as its index says.
     ///
     /// # Errors
-    /// `Missing` if the pack is gone, `Corrupt` if decryption or decompression fails, `WrongKey` if no identity opens it.
+    /// `Missing` if the pack is gone, `Corrupt` if it does not open, decrypt or decompress.
     ///
     /// Cost: one ranged read of at most two blocks more than the frame, less the blocks that this thread decrypted for the frame before; no check of chunk ids, which is the caller's.
     pub fn frame(&self, store: &dyn Store, pack: &Digest, at: &FrameEntry) -> Result<Vec<u8>> {
@@ -162,9 +164,10 @@ impl PackReader {
         }
     }
 
-    /// Forgets what is known of a pack, because it proved wrong.
+    /// Forgets what is known of a pack, here and in this thread, because it proved wrong.
     pub fn forget(&self, pack: &Digest) {
         self.heads.remove(pack);
+        SCRATCH.with_borrow_mut(|scratch| scratch.pack = scratch.pack.filter(|kept| kept != pack));
     }
 
     /// Reads kind and index of a pack from its own trailer: for vaults whose index segments are lost.

@@ -17,6 +17,9 @@ pub enum Fault {
     CrashAt(u64),
     /// As `CrashAt`, but if that call is a `put`, it still takes effect: the answer was lost, not the write.
     CrashAfter(u64),
+    /// As `CrashAt`, but if that call is a `put`, the first half of the object stands under its key: no store of ours does
+    /// that, disks and file servers have been seen to.
+    TornAt(u64),
     /// The n-th call fails once.
     FailOnceAt(u64),
     /// Puts fail as on a full disk once this many more bytes were stored.
@@ -25,7 +28,7 @@ pub enum Fault {
 
 /// Wraps a store and misbehaves as told.
 pub struct Faulty<S> {
-    inner: S,
+    inner: Arc<S>,
     plan: Arc<Plan>,
 }
 
@@ -33,18 +36,25 @@ pub struct Faulty<S> {
 struct Plan {
     fault: Mutex<Option<Fault>>,
     calls: AtomicU64,
+    torn: Mutex<Option<Key>>,
 }
 
 impl<S: Store> Faulty<S> {
     /// Behaves well until told otherwise.
     pub fn new(inner: S) -> Self {
-        Self { inner, plan: Arc::default() }
+        Self { inner: Arc::new(inner), plan: Arc::default() }
     }
 
     /// Misbehaves from now on, or no longer.
     pub fn set(&self, fault: Option<Fault>) {
         self.plan.calls.store(0, Ordering::SeqCst);
+        *self.plan.torn.lock().expect("nobody panics while holding the key") = None;
         *self.plan.fault.lock().expect("nobody panics while holding the fault") = fault;
+    }
+
+    /// The object that `TornAt` left half written since the last `set`.
+    pub fn torn(&self) -> Option<Key> {
+        self.plan.torn.lock().expect("nobody panics while holding the key").clone()
     }
 
     /// Calls since the last `set`; an upload counts once, when it is committed.
@@ -57,60 +67,78 @@ fn gone() -> Error {
     Error::unavailable("the store is gone (injected)")
 }
 
+/// What becomes of a call that does not fail at once.
+#[derive(PartialEq, Eq)]
+enum Outcome {
+    Done,
+    /// It takes effect, and then fails.
+    Unanswered,
+    /// Half of it takes effect, and it fails.
+    Torn,
+}
+
 impl Plan {
-    /// What this call does: `Ok(true)` to go on, `Ok(false)` to go on and then fail.
-    fn next(&self, put_len: Option<u64>) -> Result<bool> {
+    fn next(&self, put_len: Option<u64>) -> Result<Outcome> {
         let n = self.calls.fetch_add(1, Ordering::SeqCst);
         let mut fault = self.fault.lock().expect("nobody panics while holding the fault");
         match (*fault, put_len) {
             (Some(Fault::CrashAt(at)), _) if n >= at => Err(gone()),
-            (Some(Fault::CrashAfter(at)), Some(_)) if n == at => Ok(false),
-            (Some(Fault::CrashAfter(at)), _) if n >= at => Err(gone()),
+            (Some(Fault::CrashAfter(at)), Some(_)) if n == at => Ok(Outcome::Unanswered),
+            (Some(Fault::TornAt(at)), Some(_)) if n == at => Ok(Outcome::Torn),
+            (Some(Fault::CrashAfter(at) | Fault::TornAt(at)), _) if n >= at => Err(gone()),
             (Some(Fault::FailOnceAt(at)), _) if n == at => Err(gone()),
             (Some(Fault::FullAfter(room)), Some(len)) => match room.checked_sub(len) {
                 Some(left) => {
                     *fault = Some(Fault::FullAfter(left));
-                    Ok(true)
+                    Ok(Outcome::Done)
                 }
                 None => Err(Error::new(ErrorKind::Full, "the store is full (injected)")),
             },
-            _ => Ok(true),
+            _ => Ok(Outcome::Done),
         }
     }
 
-    /// Puts with `put`, unless this call fails.
-    fn put(&self, len: u64, put: impl FnOnce() -> Result<()>) -> Result<()> {
-        let answered = self.next(Some(len))?;
-        put()?;
-        if answered { Ok(()) } else { Err(gone()) }
+    /// Puts `len` bytes with `put`, which is told how many of them, unless this call fails.
+    fn put(&self, key: &Key, len: usize, put: impl FnOnce(usize) -> Result<()>) -> Result<()> {
+        match self.next(Some(len as u64))? {
+            Outcome::Done => put(len),
+            Outcome::Unanswered => put(len).and(Err(gone())),
+            Outcome::Torn => {
+                *self.torn.lock().expect("nobody panics while holding the key") = Some(key.clone());
+                put(len / 2).and(Err(gone()))
+            }
+        }
     }
 }
 
-struct FaultyUpload {
+/// Keeps what it is given, so that a part of it can be stored.
+struct FaultyUpload<S> {
+    store: Arc<S>,
     inner: Box<dyn Upload>,
     plan: Arc<Plan>,
-    len: u64,
+    bytes: Vec<u8>,
 }
 
-impl Upload for FaultyUpload {
+impl<S: Store> Upload for FaultyUpload<S> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.len += bytes.len() as u64;
+        self.bytes.extend_from_slice(bytes);
         self.inner.write(bytes)
     }
 
     fn commit(self: Box<Self>, key: &Key) -> Result<()> {
-        let Self { inner, plan, len } = *self;
-        plan.put(len, || inner.commit(key))
+        let Self { store, inner, plan, bytes } = *self;
+        plan.put(key, bytes.len(), |len| if len == bytes.len() { inner.commit(key) } else { store.put(key, &bytes[..len]) })
     }
 }
 
-impl<S: Store> Store for Faulty<S> {
+impl<S: Store + 'static> Store for Faulty<S> {
     fn put(&self, key: &Key, bytes: &[u8]) -> Result<()> {
-        self.plan.put(bytes.len() as u64, || self.inner.put(key, bytes))
+        self.plan.put(key, bytes.len(), |len| self.inner.put(key, &bytes[..len]))
     }
 
     fn begin(&self) -> Result<Box<dyn Upload>> {
-        Ok(Box::new(FaultyUpload { inner: self.inner.begin()?, plan: self.plan.clone(), len: 0 }))
+        let (store, inner, plan) = (self.inner.clone(), self.inner.begin()?, self.plan.clone());
+        Ok(Box::new(FaultyUpload { store, inner, plan, bytes: Vec::new() }))
     }
 
     fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()> {

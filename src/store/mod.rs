@@ -6,11 +6,15 @@ mod faulty;
 mod key;
 mod local;
 mod memory;
+mod place;
+mod remote;
 
 pub use faulty::{Fault, Faulty};
 pub use key::Key;
 pub use local::Local;
 pub use memory::Memory;
+pub use place::open;
+pub use remote::{Settings, Traffic};
 
 use crate::error::{Error, Result};
 

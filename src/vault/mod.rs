@@ -33,7 +33,7 @@ pub use history::{Past, Timeline, Version, has_acl, is_same};
 pub use index::{Index, Located, read_segment};
 pub use journal::{Condemnation, Forgotten, Journal, signed_records};
 pub use keys::{OwnerKeys, SealerKeys};
-pub use links::{Expected, Links, expected, links, remembered, set_aside};
+pub use links::{Expected, Links, expected, links, not_offered, remembered, set_aside};
 pub use owners::{Ask, Unlocking, Way};
 pub use read::{FileReader, Reader, resolve_path};
 pub use recipe::recovery_kit;

@@ -126,12 +126,15 @@ impl Reader {
     pub fn with_chunk<T>(&self, id: &ChunkId, key: &Key32, f: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let mut f = Some(f);
         let mut attempt = || self.try_chunk(id, key, &mut f);
+        let is_lost = |e: &Error| matches!(e.kind(), ErrorKind::Missing | ErrorKind::Corrupt);
         match attempt() {
-            Err(e) if e.kind() == ErrorKind::Missing => {
-                // Sealed since the index was read, moved by a prune, or its segment is lost: look again, then look closer.
+            Err(e) if is_lost(&e) => {
+                // Sealed since the index was read, moved by a prune, mended since it was read, or in a second place of which the
+                // segment is lost: look again, with nothing kept, then look closer.
+                self.forget(id);
                 self.refresh()?;
                 match attempt() {
-                    Err(e) if e.kind() == ErrorKind::Missing && !self.trailers_read.swap(true, Ordering::SeqCst) => {
+                    Err(e) if is_lost(&e) && !self.trailers_read.swap(true, Ordering::SeqCst) => {
                         self.index
                             .write()
                             .expect("nobody panics while holding the index")
@@ -142,6 +145,14 @@ impl Reader {
                 }
             }
             other => other,
+        }
+    }
+
+    /// Forgets what is kept of all places where a chunk may be.
+    fn forget(&self, id: &ChunkId) {
+        for at in self.with_index(|index| index.locate(id)) {
+            self.packs.forget(&at.pack);
+            self.frames.remove(&FrameKey { pack: at.pack_number, frame: at.frame_number });
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
     pack::{self, Unwrap},
     store::{self, Key},
     sys,
-    vault::{Chain, Committed, Finding, Journal, SignerList, Trouble, Vault, keys::OwnerKeys, set_aside},
+    vault::{Chain, Committed, Finding, Journal, SignerList, Trouble, Vault, keys::OwnerKeys, not_offered},
 };
 
 /// Longest receipt or manifest file accepted, in bytes.
@@ -59,7 +59,7 @@ impl Vault {
     ) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
         let signers = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
         let mut chain = self.chain(&signers, |_| 0)?;
-        chain.findings.extend(set_aside(&chain, &signers));
+        chain.findings.extend(not_offered(&chain, &signers));
         let wanted = which(&chain).clone();
         let mut snapshots = Vec::with_capacity(wanted.len());
         for committed in wanted.iter().filter(|committed| !leave_out(&committed.id)) {

@@ -12,7 +12,7 @@ use crate::{
     },
     pack::{self, SealedPack},
     store::{self, Key},
-    vault::{Journal, PUBLIC_LEN_MAX, SealerKeys, SignerList, Vault},
+    vault::{Journal, PUBLIC_LEN_MAX, SealerKeys, SignerList, StateDir, Vault},
 };
 
 /// How often a commit looks for another number when somebody took the one it wanted.
@@ -47,6 +47,8 @@ pub struct CommitFacts {
 pub struct Writer<'a> {
     vault: &'a Vault,
     sealer: &'a SealerKeys,
+    /// Where the manifest is kept before the signature makes it count.
+    state: Option<&'a StateDir>,
     stored: Mutex<Vec<SegmentPack>>,
     gc_seen: u64,
 }
@@ -79,7 +81,13 @@ type Made = (SnapshotKey, SnapshotId, Manifest, Vec<u8>);
 impl<'a> Writer<'a> {
     /// Writes as `sealer`.
     pub fn new(vault: &'a Vault, sealer: &'a SealerKeys) -> Self {
-        Self { vault, sealer, stored: Mutex::default(), gc_seen: 0 }
+        Self { vault, sealer, state: None, stored: Mutex::default(), gc_seen: 0 }
+    }
+
+    /// Keeps the manifest of what it commits in `state`, just before the commit: so a host knows its own snapshots even if it died
+    /// a moment later, and one that it does not know was made by another machine with its keys.
+    pub fn remembering(self, state: &'a StateDir) -> Self {
+        Self { state: Some(state), ..self }
     }
 
     /// Has read the records of `gc/` up to number `seq`.
@@ -167,6 +175,10 @@ impl<'a> Writer<'a> {
         let store = &*self.vault.store;
         let before = self.vault.tips(&SignerList::only(self.sealer), &self.sealer.name)?;
         let previous = before.first().map(|c| (c.key.clone(), c.id));
+        let earlier = match before.first() {
+            Some(head) => Some(head.receipt.clone()),
+            None => self.receipt_of_another()?,
+        };
         let key = SnapshotKey { sealer: self.sealer.name.clone(), seq: self.vault.last_seq(&self.sealer.name)? + 1 };
         let manifest = Manifest {
             vault: self.vault.config.id,
@@ -196,7 +208,12 @@ impl<'a> Writer<'a> {
         let Some(honoured) = honour(&segment.packs)? else { return Ok(None) };
 
         let mut receipt = Receipt::default();
-        for (digest, key) in public.iter().chain(&honoured) {
+        for (digest, key) in public {
+            // Objects never change: one that is not what it was is damaged. The receipt says what it should be, or verify would miss it.
+            let named = earlier.iter().flat_map(|receipt| &receipt.lines).find(|line| line.path == key.as_str());
+            receipt.push(named.map_or(*digest, |line| line.digest), key.as_str());
+        }
+        for (digest, key) in &honoured {
             receipt.push(*digest, key.as_str());
         }
         for committed in &before {
@@ -212,8 +229,23 @@ impl<'a> Writer<'a> {
         let bytes = receipt.encode();
         let signature = self.sealer.sign.sign(super::sign::RECEIPT, &bytes)?;
         store.put(&Key::receipt(&key), &bytes)?;
+        if let Some(state) = self.state {
+            // A state directory that is full does not keep a snapshot from being made; the seal says so afterwards.
+            let _ = state.keep_manifest(&key, &Receipt::id(&bytes), &manifest_bytes);
+        }
         store.put(&Key::signature(&key), &signature)?;
         Ok(Some((key, Receipt::id(&bytes), manifest, manifest_bytes)))
+    }
+
+    /// The newest receipt of another sealer, for who has none yet.
+    fn receipt_of_another(&self) -> Result<Option<Receipt>> {
+        let signers = SignerList::load(&*self.vault.store, None)?;
+        for signer in signers.signers.0.iter().filter(|signer| !signer.owner && signer.name != self.sealer.name) {
+            if let Some(head) = self.vault.head(&signers, &signer.name)? {
+                return Ok(Some(head.receipt));
+            }
+        }
+        Ok(None)
     }
 
     /// The small public objects that every receipt names, with their hashes.

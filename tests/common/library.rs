@@ -203,6 +203,7 @@ impl Host {
             compression: seal::Compression::standard(None),
             bytes_per_sec: None,
             workers: self.workers,
+            coin: None,
         }
     }
 

@@ -28,12 +28,15 @@ use crate::{
 const STEP: usize = 1 << 20;
 /// Bytes that the store is asked for ahead.
 const AHEAD: u64 = 4 << 20;
+/// Progress is told no more often.
+const TELL_EVERY_MS: u64 = 100;
 
 /// What a worker has done.
 #[derive(Default)]
 struct Tally {
     bytes: u64,
     objects: u64,
+    told_ms: u64,
     findings: Vec<Finding>,
 }
 
@@ -74,7 +77,7 @@ pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> 
                 let told = |n: usize| {
                     let mut tally = tally.lock().expect("nobody panics while holding the tally");
                     tally.bytes += n as u64;
-                    tell(context, began, &tally, total);
+                    tell(context, began, &mut tally, total);
                 };
                 let finding = match hash(context, key, *len, &mut buf, &told) {
                     Ok(now) if now == **digest => None,
@@ -117,8 +120,12 @@ fn hash(context: &Context, key: &Key, len: u64, buf: &mut [u8], told: &dyn Fn(us
     Ok(hash.finish())
 }
 
-fn tell(context: &Context, began: Duration, tally: &Tally, total: u64) {
+fn tell(context: &Context, began: Duration, tally: &mut Tally, total: u64) {
     let elapsed_ms = u64::try_from((context.clock.monotonic() - began).as_millis()).unwrap_or(u64::MAX);
+    if elapsed_ms < tally.told_ms.saturating_add(TELL_EVERY_MS) && tally.bytes < total {
+        return;
+    }
+    tally.told_ms = elapsed_ms;
     let how_far =
         HowFar { elapsed_ms, entries: tally.objects, bytes: tally.bytes, bytes_total: Some(total), bytes_read: tally.bytes, current: None };
     context.sink.send(Event::Progress(how_far));

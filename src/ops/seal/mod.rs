@@ -78,6 +78,8 @@ pub struct Options {
     pub bytes_per_sec: Option<u64>,
     /// Threads that read, and threads that compress; with 1 the order of everything is always the same.
     pub workers: usize,
+    /// Decides which open pack a frame goes to, in place of random bits: a simulation wants the same again.
+    pub coin: Option<[u8; 32]>,
 }
 
 /// What was sealed.
@@ -212,7 +214,7 @@ fn attempt(
     let began = clock.monotonic();
     let time_ns = clock.now_ns();
     let mut refreshed = refresh::refresh(context)?;
-    let writer = Writer::new(vault, context.sealer).having_seen(refreshed.gone.seq());
+    let writer = Writer::new(vault, context.sealer).remembering(state).having_seen(refreshed.gone.seq());
     let mut known = refresh::known(context, &mut refreshed.catalog)?;
     refresh::adopt(&writer, &refreshed, &mut known)?;
     let known = Known::new(known);
@@ -243,6 +245,7 @@ fn attempt(
         compression: options.compression,
         bytes_per_sec: options.bytes_per_sec,
         workers: options.workers.max(1),
+        coin: options.coin,
         use_records: stream.is_none(),
         tally: &tally,
         began,
@@ -261,7 +264,7 @@ fn attempt(
         other => other?,
     };
     context.cancel.check()?;
-    remember::check(context, &refreshed)?;
+    let gone = remember::check(context, &refreshed)?;
 
     let changes =
         (comparable && stream.is_none()).then(|| Changes::of(&tally, before.as_ref().map(|before| &before.manifest.stats))).flatten();
@@ -292,8 +295,9 @@ fn attempt(
     let committed = writer.commit_if(facts, &mut |packs| refreshed.gone.honour(context, &refreshed.catalog, &known, packs))?;
     let Some(committed) = committed else { return Ok(None) };
     // From here on the snapshot exists, whatever happens to this host's own memory of it.
-    let noted =
-        refreshed.note(&committed, u64::try_from(time_ns).unwrap_or(0)).and_then(|()| remember::remember(state, &refreshed, &committed));
+    let noted = refreshed
+        .note(&committed, u64::try_from(time_ns).unwrap_or(0))
+        .and_then(|()| remember::remember(state, &refreshed, &committed, &gone));
     if let Err(e) = noted {
         sink.send(Event::Warning(format!("the snapshot is sealed, but this host cannot remember it: {}", e.chain())));
     }

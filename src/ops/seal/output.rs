@@ -97,17 +97,19 @@ pub struct OpenPacks<'a> {
     meta: Mutex<Option<PackBuilder>>,
     /// The first pack of the second place closes half full, so that the two are not full, synced, and lost by a kill, at the same time.
     staggered: AtomicBool,
+    coin: Option<[u8; 32]>,
     /// Bytes of content, raw and compressed.
     raw: AtomicU64,
     compressed: AtomicU64,
 }
 
 impl<'a> OpenPacks<'a> {
-    /// No pack is open yet.
-    pub fn new(vault: &'a Vault, sealer: &'a SealerKeys) -> Self {
+    /// No pack is open yet. Frames go to a pack as `coin` says, or at random.
+    pub fn new(vault: &'a Vault, sealer: &'a SealerKeys, coin: Option<[u8; 32]>) -> Self {
         Self {
             vault,
             sealer,
+            coin,
             data: Default::default(),
             meta: Mutex::default(),
             staggered: AtomicBool::new(false),
@@ -120,7 +122,7 @@ impl<'a> OpenPacks<'a> {
     pub fn compress(&self, compression: Compression, jobs: &Receiver<FrameJob>, pool: &Pool, full: &Sender<SealedPack>) -> Result<()> {
         let mut compressor = compression.compressor()?;
         let mut frame = Vec::new();
-        let mut coin = Coin::new()?;
+        let mut coin = Coin { seed: self.coin.map_or_else(sys::random, Ok)?, bits: Vec::new(), round: 0 };
         for job in jobs {
             compressor.compress(&job.raw, &mut frame)?;
             if frame.len() > self.vault.config.pack_len_max as usize / 2 {
@@ -222,7 +224,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("nobody panics while holding a pack")
 }
 
-/// Random bits, from a seed of the operating system.
+/// Random bits, from a seed.
 struct Coin {
     seed: [u8; 32],
     bits: Vec<u8>,
@@ -230,10 +232,6 @@ struct Coin {
 }
 
 impl Coin {
-    fn new() -> Result<Self> {
-        Ok(Self { seed: sys::random()?, bits: Vec::new(), round: 0 })
-    }
-
     /// 0 or 1.
     fn toss(&mut self) -> usize {
         if self.bits.is_empty() {

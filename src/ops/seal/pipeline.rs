@@ -64,6 +64,7 @@ pub struct Job<'a> {
     pub compression: Compression,
     pub bytes_per_sec: Option<u64>,
     pub workers: usize,
+    pub coin: Option<[u8; 32]>,
     pub use_records: bool,
     pub tally: &'a Tally,
     /// When the seal began, of the monotonic clock.
@@ -87,7 +88,7 @@ pub fn run(job: &Job) -> Result<Assembled> {
         .first()
         .and_then(|path| Dir::open(path.parent().unwrap_or(path)).and_then(|dir| dir.stat()).ok())
         .map_or(0, |s| s.device);
-    let packs = OpenPacks::new(vault, sealer);
+    let packs = OpenPacks::new(vault, sealer, job.coin);
     let (piece_pool, frame_pool) = (Pool::new(read::PIECE_ROOM), Pool::new(job.compression.frame_room(vault.config.frame_target as usize)));
     let throttle = job.bytes_per_sec.map(|limit| Throttle::new(clock, limit));
     let reading = read::Shared { chunker: &chunker, key: &sealer.keys.data, cancel, pool: &piece_pool, throttle: throttle.as_ref() };

@@ -46,7 +46,8 @@ pub fn run(
     let keys: Vec<Arc<DomainKeys>> = domains.into_iter().map(|domain| reader.owner.domain(domain)).collect();
     let bad = decode_packs(context, reader, &packs, &hurt, &keys, report)?;
     if depth == Depth::Chunks || !bad.is_empty() {
-        walk_all(context, reader, &snapshots, &bad, report)?;
+        let checked = listed.keys().filter(|key| key.as_str().starts_with("packs/")).filter_map(Key::digest).collect();
+        walk_all(context, reader, &snapshots, &bad, &checked, report)?;
     }
     Ok(())
 }
@@ -134,8 +135,15 @@ fn decode_pack(context: &Context, reader: &Reader, pack: &Digest, domains: &[Arc
 }
 
 /// Walks every tree once, and names the files that need a chunk which is lost.
-fn walk_all(context: &Context, reader: &Reader, snapshots: &[Snapshot], bad: &HashSet<ChunkId>, report: &mut Report) -> Result<()> {
-    let mut walk = Walk { context, reader, bad, clean: HashSet::new(), report };
+fn walk_all(
+    context: &Context,
+    reader: &Reader,
+    snapshots: &[Snapshot],
+    bad: &HashSet<ChunkId>,
+    checked: &HashSet<Digest>,
+    report: &mut Report,
+) -> Result<()> {
+    let mut walk = Walk { context, reader, bad, checked, clean: HashSet::new(), report };
     // Newest first: the snapshot that people ask about.
     for snapshot in snapshots.iter().rev() {
         let keys = reader.keys(snapshot);
@@ -148,6 +156,8 @@ struct Walk<'a> {
     context: &'a Context<'a>,
     reader: &'a Reader,
     bad: &'a HashSet<ChunkId>,
+    /// Packs that receipts name, so that damage in them is known by now.
+    checked: &'a HashSet<Digest>,
     /// Nodes below which everything is well.
     clean: HashSet<ChunkId>,
     report: &'a mut Report,
@@ -192,10 +202,11 @@ impl Walk<'_> {
         match &entry.content {
             Content::Dir { node, .. } => self.dir(snapshot, keys, node, path, depth + 1),
             Content::File { data, .. } => {
-                let (reader, bad) = (self.reader, self.bad);
+                let (reader, bad, checked) = (self.reader, self.bad, self.checked);
                 let checked = reader.each_chunk(keys, data, |chunk| match () {
                     () if bad.contains(&chunk.id) => Err(Error::corrupt(format!("needs chunk {}, which is damaged", chunk.id.short()))),
-                    () if reader.with_index(|index| index.locate(&chunk.id).is_empty()) => reader
+                    // In no pack, or only in those of a receipt that is damaged itself: nobody has looked at it yet.
+                    () if !reader.with_index(|index| index.locate(&chunk.id).iter().any(|at| checked.contains(&at.pack))) => reader
                         .with_chunk(&chunk.id, &keys.data, |_| ())
                         .map_err(|e| Error::corrupt(format!("needs chunk {}: {}", chunk.id.short(), e.chain()))),
                     () => Ok(()),

@@ -1,0 +1,263 @@
+//! One life of a vault: what happens to it, step by step, as the seed says.
+#![allow(clippy::unwrap_used)] // a test may stop at the first surprise
+
+use std::sync::{Arc, Mutex};
+
+use coffre::{error::ErrorKind, store::Fault, sys::Clock};
+
+use super::{check, dice::Dice, machine::LATE_SECS, world::World};
+
+/// What happens.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Seal,
+    Crash,
+    FailOnce,
+    Full,
+    Meet,
+    Injure,
+    Heal,
+    Catalog,
+    Clock,
+}
+
+const STEPS: &[(u64, Step)] = &[
+    (30, Step::Seal),
+    (20, Step::Crash),
+    (5, Step::FailOnce),
+    (5, Step::Full),
+    (8, Step::Meet),
+    (9, Step::Injure),
+    (10, Step::Heal),
+    (14, Step::Catalog),
+    (3, Step::Clock),
+];
+
+/// Whether somebody wants to see each step.
+fn is_told() -> bool {
+    std::env::var_os("COFFRE_SEED").is_some()
+}
+
+/// Counts of what happened in some lives.
+#[derive(Default)]
+pub struct Counts {
+    pub lives: u64,
+    pub steps: u64,
+    pub snapshots: u64,
+    pub crashes: u64,
+    pub injuries: u64,
+}
+
+pub struct Life {
+    world: World,
+    dice: Dice,
+    step: i64,
+    /// Store calls of the last seal that went well.
+    calls: u64,
+    pub counts: Counts,
+    /// What happened so far.
+    pub story: Arc<Mutex<Vec<String>>>,
+}
+
+impl Life {
+    pub fn new(seed: u64, story: Arc<Mutex<Vec<String>>>) -> Self {
+        let mut dice = Dice::new(seed);
+        let world = World::new(&mut dice);
+        Self { world, dice, step: 0, calls: 25, counts: Counts::default(), story }
+    }
+
+    /// Lives it to its end, checking all the way.
+    pub fn live(mut self) -> Counts {
+        let steps = 6 + self.dice.below(12);
+        for _ in 0..steps {
+            self.step += 1;
+            let step = self.dice.weighed(STEPS);
+            self.tell(format!("-- {step:?}"));
+            self.take(step);
+            if matches!(step, Step::Injure | Step::Heal) || self.dice.chance(20) {
+                check::thoroughly(&self.world, &mut self.dice);
+            } else {
+                check::quickly(&self.world, &mut self.dice);
+            }
+        }
+        self.tell("-- the end".to_owned());
+        self.world.heal();
+        for who in 0..self.world.machines.len() {
+            self.seal(who, None);
+        }
+        check::thoroughly(&self.world, &mut self.dice);
+        self.counts.lives = 1;
+        self.counts.steps = steps as u64;
+        self.counts.snapshots = self.world.sealed.len() as u64;
+        self.counts
+    }
+
+    fn tell(&self, text: String) {
+        if is_told() {
+            eprintln!("{text}");
+        }
+        self.story.lock().unwrap().push(text);
+    }
+
+    fn take(&mut self, step: Step) {
+        let who = self.dice.below(self.world.machines.len());
+        let machine = self.world.machines[who].clone();
+        match step {
+            Step::Seal => self.seal(who, None),
+            Step::Crash => {
+                let n = self.dice.below(self.calls as usize + 4) as u64;
+                let fault = [Fault::CrashAt, Fault::CrashAfter, Fault::TornAt][self.dice.below(3)](n);
+                machine.keep_state("before");
+                self.seal(who, Some(fault));
+                self.after_crash(who);
+                self.counts.crashes += 1;
+            }
+            Step::FailOnce => {
+                let n = self.dice.below(self.calls as usize + 4) as u64;
+                self.seal(who, Some(Fault::FailOnceAt(n)));
+            }
+            Step::Full => {
+                let room = self.dice.below(300_000) as u64;
+                self.seal(who, Some(Fault::FullAfter(room)));
+            }
+            Step::Meet => self.meet(who),
+            Step::Injure => {
+                self.counts.injuries += 1;
+                let said = self.world.injure(&mut self.dice);
+                self.tell(said);
+            }
+            Step::Heal => self.world.heal(),
+            Step::Catalog => self.meddle(who),
+            Step::Clock => {
+                // Before anything was written, or long after all.
+                let secs = if self.dice.chance(60) { 1_000_000_000 } else { LATE_SECS } + self.step * 100;
+                machine.clock.set(secs);
+                self.tell(format!("{}: the clock says {secs}", machine.name));
+            }
+        }
+    }
+
+    /// Time goes on, a little for each machine: no two seals begin at the same moment.
+    fn pass_time(&mut self, who: usize) {
+        let ns = 2_000_000_000 + self.step as u64 * 1000 + who as u64;
+        self.world.machines[who].clock.sleep(std::time::Duration::from_nanos(ns));
+    }
+
+    /// Changes a machine's source and seals it, with a store that fails as told.
+    fn seal(&mut self, who: usize, fault: Option<Fault>) {
+        let machine = self.world.machines[who].clone();
+        if self.dice.chance(85) {
+            let said = self.world.sources[who].edit(&mut self.dice);
+            self.tell(format!("{}: {said}", machine.name));
+        }
+        self.pass_time(who);
+        machine.sight.set(fault, None);
+        let result = machine.seal(self.dice.bytes());
+        let calls = machine.sight.faulty.calls();
+        let torn = machine.sight.faulty.torn();
+        machine.sight.set(None, None);
+        self.tell(format!("{}: seal, {fault:?}, {calls} calls: {}", machine.name, said(&result)));
+        if let Some(key) = torn {
+            self.tell(format!("{key} is torn"));
+            self.world.hurt.insert(key, None);
+        }
+        match (&result, fault) {
+            (Ok(_), None) => self.calls = calls,
+            (Ok(_), Some(_)) => (),
+            (Err(e), Some(Fault::FullAfter(_))) => assert_eq!(e.kind(), ErrorKind::Full, "{}", e.chain()),
+            (Err(e), Some(_)) => assert_eq!(e.kind(), ErrorKind::Unavailable, "{}", e.chain()),
+            (Err(e), None) => panic!("the seal failed: {}", e.chain()),
+        }
+        // A seal that failed may have committed, if the last answer was lost.
+        if result.is_ok() { self.world.take_in(&[who], &[]) } else { self.world.take_in(&[], &[who]) }
+    }
+
+    /// What is left of the state directory when the machine comes up again.
+    fn after_crash(&mut self, who: usize) {
+        let machine = &self.world.machines[who];
+        let left = match self.dice.below(4) {
+            0 => {
+                machine.bring_back_state("before");
+                "nothing of its state was written"
+            }
+            1 => {
+                machine.lose_catalog();
+                "its catalog is lost"
+            }
+            _ => "its state was written",
+        };
+        self.tell(format!("{}: {left}", machine.name));
+    }
+
+    /// Another machine seals in the middle of this one's seal.
+    fn meet(&mut self, who: usize) {
+        let other = (who + 1) % self.world.machines.len();
+        for who in [who, other] {
+            let said = self.world.sources[who].edit(&mut self.dice);
+            self.tell(format!("{}: {said}", self.world.machines[who].name));
+            self.pass_time(who);
+        }
+        let n = self.dice.below(self.calls as usize) as u64;
+        let (machine, visitor) = (self.world.machines[who].clone(), self.world.machines[other].clone());
+        visitor.sight.set(None, None);
+        let (coin, answer) = (self.dice.bytes(), Arc::new(Mutex::new(None)));
+        let tell = answer.clone();
+        machine.sight.set(None, Some((n, Box::new(move || *tell.lock().unwrap() = Some(visitor.seal(coin))))));
+        let result = machine.seal(self.dice.bytes());
+        machine.sight.set(None, None);
+        let theirs = answer.lock().unwrap().take();
+        let visited = theirs.as_ref().map_or("nobody came".to_owned(), said);
+        self.tell(format!("{}: seal: {}; at call {n} the other: {visited}", machine.name, said(&result)));
+        assert!(result.is_ok() && theirs.as_ref().is_none_or(Result::is_ok), "seals in each other's way");
+        let both = [who, other];
+        self.world.take_in(if theirs.is_some() { &both } else { &both[..1] }, &[]);
+    }
+
+    /// The catalog is not what it was: lost, stale, another machine's, damaged.
+    fn meddle(&mut self, who: usize) {
+        let machine = self.world.machines[who].clone();
+        let what = match self.dice.below(8) {
+            0 => {
+                machine.keep_state("stale");
+                "state kept for later"
+            }
+            1 | 2 if machine.bring_back_state("stale") => "stale state",
+            3 => {
+                machine.take_catalog_of(&self.world.machines[(who + 1) % self.world.machines.len()]);
+                "another machine's catalog"
+            }
+            4 | 5 if machine.hurt_catalog(&mut self.dice) => "catalog damaged",
+            6 => {
+                machine.lose_state();
+                "state lost"
+            }
+            _ => {
+                machine.lose_catalog();
+                "catalog lost"
+            }
+        };
+        self.tell(format!("{}: {what}", machine.name));
+        self.seal(who, None);
+    }
+}
+
+fn said<T>(result: &coffre::error::Result<T>) -> String {
+    result.as_ref().map_or_else(coffre::error::Error::chain, |_| "sealed".to_owned())
+}
+
+impl Counts {
+    pub fn add(&mut self, other: &Self) {
+        self.lives += other.lives;
+        self.steps += other.steps;
+        self.snapshots += other.snapshots;
+        self.crashes += other.crashes;
+        self.injuries += other.injuries;
+    }
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { lives, steps, snapshots, crashes, injuries } = self;
+        write!(f, "{lives} lives of {steps} steps: {snapshots} snapshots, {crashes} crashes, {injuries} injuries")
+    }
+}

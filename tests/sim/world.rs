@@ -1,0 +1,215 @@
+//! One vault, its machines, and what the simulation knows of it: every snapshot as a plain map, every object that was hurt.
+#![allow(clippy::unwrap_used)] // a test may stop at the first surprise
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use coffre::{
+    format::{Config, SnapshotId, SnapshotKey},
+    store::{Key, Local, Memory, Store},
+    vault::{OwnerKeys, Reader, SealerKeys, Unlocking, Vault},
+};
+use tempfile::TempDir;
+
+use super::{
+    dice::Dice,
+    machine::{Machine, fast_place},
+    source::{Plain, Source},
+};
+use crate::common::library::{copy_of, objects};
+
+/// A snapshot as it must read.
+pub struct Sealed {
+    pub id: SnapshotId,
+    pub root: PathBuf,
+    pub plain: Plain,
+}
+
+pub struct World {
+    /// What the store holds, past every fault.
+    pub disk: Memory,
+    pub owner: Arc<OwnerKeys>,
+    pub config: Config,
+    pub machines: Vec<Arc<Machine>>,
+    pub sources: Vec<Source>,
+    pub sealed: BTreeMap<SnapshotKey, Sealed>,
+    /// Objects that are not as they were written, and what they were; of torn writes nothing is known.
+    pub hurt: BTreeMap<Key, Option<Vec<u8>>>,
+    /// A reader that stays, as a mount does.
+    pub mount: Reader,
+    _base: TempDir,
+}
+
+/// A vault without snapshots and with two sealers, kept as it was made: so its keys are the same in every run.
+pub fn template() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vaults/empty")
+}
+
+impl World {
+    /// Two sealers, and sometimes a clone of the first.
+    pub fn new(dice: &mut Dice) -> Self {
+        let disk = copy_of(&Local::new(template().join("vault")));
+        let vault = Vault::open(Arc::new(disk.clone())).unwrap();
+        let mut unlocking = Unlocking::default();
+        unlocking.add_identity_file("identity", &fs::read_to_string(template().join("identity")).unwrap()).unwrap();
+        let owner = Arc::new(unlocking.open(&disk, vault.config.id).unwrap());
+        let base = tempfile::Builder::new().prefix("coffre-sim-").tempdir_in(fast_place()).unwrap();
+        let names = if dice.chance(20) { vec!["web", "db", "clone"] } else { vec!["web", "db"] };
+        let (mut machines, mut sources) = (Vec::new(), Vec::new());
+        for name in names {
+            let sealer = if name == "clone" { "web" } else { name };
+            let sealer: SealerKeys = vault.enrol(&owner, sealer).unwrap();
+            let root = base.path().canonicalize().unwrap().join(name);
+            machines.push(Arc::new(Machine::new(name, &disk, &vault.config, sealer, &root)));
+            sources.push(Source::new(root));
+        }
+        let mount = Reader::open(vault.clone(), owner.clone(), 1 << 20).unwrap().0;
+        let config = vault.config;
+        Self { disk, owner, config, machines, sources, sealed: BTreeMap::new(), hurt: BTreeMap::new(), mount, _base: base }
+    }
+
+    /// The vault as somebody finds it who has nothing but a key.
+    pub fn vault(&self) -> Vault {
+        Vault { store: Arc::new(self.disk.clone()), config: self.config.clone() }
+    }
+
+    pub fn reader(&self) -> Reader {
+        Reader::open(self.vault(), self.owner.clone(), 4 << 20).unwrap().0
+    }
+
+    /// Takes in the snapshots that are new. Those of `must` have one more, those of `may` perhaps, no others any.
+    pub fn take_in(&mut self, must: &[usize], may: &[usize]) {
+        let (snapshots, _) = self.vault().snapshots(&self.owner).unwrap();
+        let mut new: BTreeSet<usize> = BTreeSet::new();
+        for snapshot in snapshots {
+            if self.sealed.contains_key(&snapshot.key) {
+                continue;
+            }
+            let who = self.machines.iter().position(|m| m.name == snapshot.manifest.host).unwrap();
+            assert!(new.insert(who), "{} has two new snapshots", self.machines[who].name);
+            let source = &self.sources[who];
+            self.sealed.insert(snapshot.key, Sealed { id: snapshot.id, root: source.root.clone(), plain: source.plain.clone() });
+        }
+        for who in must {
+            assert!(new.remove(who), "{} sealed, and there is no new snapshot", self.machines[*who].name);
+        }
+        new.retain(|who| !may.contains(who));
+        assert!(new.is_empty(), "new snapshots of machines {new:?}, which sealed nothing");
+    }
+
+    /// Hurts an object, or two. What is named must be found by verify.
+    ///
+    /// Keys are not deleted: they come and go.
+    pub fn injure(&mut self, dice: &mut Dice) -> String {
+        // What a key was, receipts alone say: not both at a time.
+        let hurt = |part: &str| self.hurt.keys().any(|key| key.as_str().contains(part));
+        let spared = if hurt("keys/") {
+            ".b3"
+        } else if hurt(".b3") {
+            "keys/"
+        } else {
+            "//"
+        };
+        let wanted = |key: &Key| {
+            !key.as_str().contains(spared) && ["snaps/", "packs/", "index/", "keys/"].iter().any(|folder| key.as_str().starts_with(folder))
+        };
+        let whole: Vec<(Key, Vec<u8>)> =
+            objects(&self.disk).into_iter().filter(|(key, _)| wanted(key) && !self.hurt.contains_key(key)).collect();
+        let folders: Vec<&str> = ["packs/", "packs/", "snaps/", "index/", "keys/"].to_vec();
+        let folder = folders[dice.below(folders.len())];
+        let like: Vec<&(Key, Vec<u8>)> = whole.iter().filter(|(key, _)| key.as_str().starts_with(folder)).collect();
+        let Some((key, bytes)) = dice.pick(&like).copied().cloned() else { return format!("nothing in {folder} to hurt") };
+        if folder == "keys/" && !self.named().contains(key.as_str()) {
+            return format!("{key} stays: no receipt says yet what it should be");
+        }
+        let is_signature = key.as_str().ends_with(".sig");
+        let (now, how) = match dice.below(10) {
+            // Some bits of a signature's text mean nothing, and a signature that is gone is a seal that was never done.
+            _ if is_signature => ([&bytes[..bytes.len() / 2], b"*"].concat(), "cut".to_owned()),
+            0..=4 => {
+                let mut now = bytes.clone();
+                let at = dice.below(now.len());
+                now[at] ^= 1 << dice.below(8);
+                (now, format!("flipped at {at} of {}", bytes.len()))
+            }
+            5 => {
+                let len = dice.below(bytes.len());
+                (bytes[..len].to_vec(), format!("cut to {len} of {}", bytes.len()))
+            }
+            6 => ([&bytes[..], b"\n"].concat(), "longer".to_owned()),
+            7..=8 => {
+                let others: Vec<_> = like.iter().filter(|(k, b)| k.as_str().ends_with(suffix(&key)) && *k != key && *b != bytes).collect();
+                let same: Vec<_> = others.iter().filter(|(_, b)| b.len() == bytes.len()).copied().collect();
+                let Some((other, theirs)) = dice.pick(if same.is_empty() { &others } else { &same }).map(|o| (o.0.clone(), o.1.clone()))
+                else {
+                    return "no pair".to_owned();
+                };
+                self.replace(&other, bytes.clone(), Some(theirs.clone()));
+                (theirs, format!("swapped with {other}"))
+            }
+            _ if folder == "keys/" => return "keys stay".to_owned(),
+            _ => {
+                self.disk.delete(&key).unwrap();
+                self.hurt.insert(key.clone(), Some(bytes));
+                return format!("{key} deleted");
+            }
+        };
+        self.replace(&key, now, Some(bytes));
+        format!("{key} {how}")
+    }
+
+    fn replace(&mut self, key: &Key, now: Vec<u8>, before: Option<Vec<u8>>) {
+        assert!(self.disk.damage(key, |bytes| *bytes = now));
+        self.hurt.insert(key.clone(), before);
+    }
+
+    /// Everything that was hurt comes back, as from another copy. What was torn stays: no whole one ever was.
+    pub fn heal(&mut self) {
+        for (key, before) in std::mem::take(&mut self.hurt) {
+            match before {
+                Some(bytes) => {
+                    self.disk.delete(&key).unwrap();
+                    self.disk.put(&key, &bytes).unwrap();
+                }
+                None => drop(self.hurt.insert(key, None)),
+            }
+        }
+    }
+
+    /// Whether one of these objects is hurt.
+    pub fn is_hurt(&self, paths: &[String]) -> bool {
+        self.hurt.keys().any(|key| paths.iter().any(|path| path == key.as_str()))
+    }
+
+    /// Objects that signed receipts name, as far as those are whole: what verify has to answer for.
+    pub fn named(&self) -> BTreeSet<String> {
+        let mut named = BTreeSet::new();
+        let whole = |key: &&SnapshotKey| !self.is_hurt(&[key.receipt(), key.signature()]);
+        let newest: BTreeMap<&str, &SnapshotKey> = self.sealed.keys().filter(whole).map(|key| (key.sealer.as_str(), key)).collect();
+        let disk = objects(&self.disk);
+        for key in self.sealed.keys() {
+            named.extend([key.receipt(), key.signature()]);
+            if !whole(&key) {
+                continue;
+            }
+            let text = String::from_utf8(disk[&Key::receipt(key)].clone()).unwrap();
+            for path in text.lines().map(|line| line.split_once("  ").unwrap().1) {
+                let lasting = ["packs/", "index/", "snaps/"].iter().any(|folder| path.starts_with(folder));
+                if lasting || newest[key.sealer.as_str()] == key {
+                    named.insert(path.to_owned());
+                }
+            }
+        }
+        // A signature that was torn when it was written is there for all to see.
+        named.extend(self.hurt.iter().filter(|(key, _)| key.as_str().ends_with(".sig")).map(|(key, _)| key.to_string()));
+        named
+    }
+}
+
+fn suffix(key: &Key) -> &str {
+    key.as_str().split_once('.').map_or("", |(_, suffix)| suffix)
+}
