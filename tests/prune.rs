@@ -36,7 +36,7 @@ const DAY: i64 = 86_400_000_000_000;
 
 /// As a person prunes who says nothing, but for the grace.
 fn options(grace_secs: u64) -> Options {
-    Options { max_unused_permille: 50, max_rewrite: None, repack_small: false, grace_secs, dry_run: false, force: false }
+    Options { max_unused_permille: 50, max_rewrite: None, repack_small: false, grace_secs, shorten: false, dry_run: false, force: false }
 }
 
 fn prune(host: &Host, options: &Options) -> Result<Report> {

@@ -10,6 +10,8 @@ use crate::{
     vault::Reader,
 };
 
+/// The grace unless told otherwise.
+const GRACE: &str = "14d";
 /// Frames of nodes that are kept while trees are marked.
 const CACHE_BYTES: u64 = 128 << 20;
 
@@ -36,9 +38,10 @@ pub struct Args {
     /// Put small packs together
     #[arg(long)]
     repack_small: bool,
-    /// How long what is condemned stays, so that `undelete` can bring it back and every sealer can learn of it: `14d`, `12h`
-    #[arg(long, value_name = "TIME", default_value = "14d")]
-    grace: String,
+    /// How long what is condemned stays, so that `undelete` can bring it back and every sealer can learn of it: `14d` (the default), `12h`.
+    /// Where it is given, what was condemned before waits no longer than that either
+    #[arg(long, value_name = "TIME")]
+    grace: Option<String>,
     /// Show what is waiting, and until when; change nothing
     #[arg(long, conflicts_with_all = ["dry_run", "force", "max_rewrite", "repack_small"])]
     list: bool,
@@ -58,8 +61,10 @@ fn parse_percent(text: &str) -> std::result::Result<u64, String> {
 
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
-    let grace = parse_span(&args.grace).and_then(|ns| u64::try_from(ns / 1_000_000_000).ok());
-    let grace_secs = grace.ok_or_else(|| Error::usage(format!("`{}` is no length of time", args.grace)).hint("write 14d, 12h or 0"))?;
+    let grace = args.grace.as_deref().unwrap_or(GRACE);
+    let grace_secs = parse_span(grace)
+        .and_then(|ns| u64::try_from(ns / 1_000_000_000).ok())
+        .ok_or_else(|| Error::usage(format!("`{grace}` is no length of time")).hint("write 14d, 12h or 0"))?;
     let opened = run.globals.open()?;
     let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
     let (reader, _) = Reader::open(opened.vault.clone(), owner, CACHE_BYTES)?;
@@ -81,6 +86,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         max_rewrite: args.max_rewrite,
         repack_small: args.repack_small,
         grace_secs,
+        shorten: args.grace.is_some(),
         dry_run: args.dry_run,
         force: args.force,
     };

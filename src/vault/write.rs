@@ -55,7 +55,10 @@ pub struct Writer<'a> {
 
 /// Asked when the manifest is stored and before the receipt is: which condemnations the snapshot honours, as lines of its receipt. It is
 /// given the packs that the snapshot will name. `None` calls the commit off.
-pub type Honour<'a> = &'a mut dyn FnMut(&[SegmentPack]) -> Result<Option<Vec<(Digest, Key)>>>;
+pub type Honour<'a> = &'a mut dyn FnMut(&[SegmentPack]) -> Result<Option<Honoured>>;
+
+/// The records that a snapshot honours, with their hashes.
+pub type Honoured = Vec<(Digest, Key)>;
 
 /// A snapshot that was just committed.
 #[derive(Clone, Debug)]
@@ -71,6 +74,9 @@ pub struct NewSnapshot {
     /// The packs that it names.
     pub packs: Vec<SegmentPack>,
 }
+
+/// Place, id, manifest, and the manifest's bytes.
+type Made = (SnapshotKey, SnapshotId, Manifest, Vec<u8>);
 
 impl<'a> Writer<'a> {
     /// Writes as `sealer`.
@@ -165,7 +171,7 @@ impl<'a> Writer<'a> {
         public: &[(Digest, Key)],
         segment_line: Option<&(Digest, Key)>,
         honour: Honour,
-    ) -> Result<Option<(SnapshotKey, SnapshotId, Manifest, Vec<u8>)>> {
+    ) -> Result<Option<Made>> {
         let store = &*self.vault.store;
         let before = self.vault.tips(&SignerList::only(self.sealer), &self.sealer.name)?;
         let previous = before.first().map(|c| (c.key.clone(), c.id));

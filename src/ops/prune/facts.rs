@@ -16,6 +16,9 @@ use crate::{
     vault::{Chain, Committed, Journal, SignerList, Snapshot, load_snapshot, read_segment},
 };
 
+/// A segment, and the packs that it has tables of.
+type Held = (Key, Vec<Digest>);
+
 /// The state of a vault, as far as it decides what may go.
 pub struct Facts {
     /// The journal.
@@ -33,7 +36,7 @@ pub struct Facts {
     /// Packs and segments that nothing names.
     pub loose: BTreeSet<String>,
     /// Segments, each with the packs that it has tables of.
-    pub segments: Vec<(Key, Vec<Digest>)>,
+    pub segments: Vec<Held>,
     /// Every chunk.
     pub table: Table,
 }
@@ -113,7 +116,7 @@ fn table(
     condemned: &BTreeMap<String, Digest>,
     loose: &BTreeSet<String>,
     domain_of: impl Fn(&str) -> Option<String>,
-) -> Result<(Table, Vec<(Key, Vec<Digest>)>)> {
+) -> Result<(Table, Vec<Held>)> {
     let vault = context.vault;
     let identities: Vec<Unwrap> = context.reader.owner.meta_identities().iter().map(|i| i as Unwrap).collect();
     let is_weak = |path: &str| condemned.contains_key(path) || loose.contains(path);

@@ -46,6 +46,8 @@ pub struct Options {
     pub repack_small: bool,
     /// How long what is condemned can still come back, in seconds.
     pub grace_secs: u64,
+    /// Whether that also holds for what was condemned before, with a longer grace.
+    pub shorten: bool,
     /// Plan only.
     pub dry_run: bool,
     /// Do not wait for sealers that do not say that they know.
@@ -76,7 +78,7 @@ pub struct Context<'a> {
 pub fn run(context: &Context, options: &Options) -> Result<Report> {
     let began = context.clock.monotonic();
     let (mut facts, mut tally) = look(context)?;
-    let mut settled = settle::run(context, &facts, options.force, options.dry_run)?;
+    let mut settled = settle::run(context, &facts, options, options.dry_run)?;
     if settled.spared > 0 {
         // What was spared is judged like everything else.
         (facts, tally) = look(context)?;
@@ -105,7 +107,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Report> {
         if options.grace_secs == 0 && report.record.is_some() {
             settled = settle_now(context, facts, options, settled)?;
         } else if report.record.is_some() {
-            settled.waiting = settle::run(context, &Facts { journal: journal(context)?, ..facts }, options.force, true)?.waiting;
+            settled.waiting = settle::run(context, &Facts { journal: journal(context)?, ..facts }, options, true)?.waiting;
         }
     }
     report.settled(settled);
@@ -157,7 +159,7 @@ fn settle_now(context: &Context, facts: Facts, options: &Options, before: Settle
     // The facts are older than the condemnation: what is condemned is not weak in them. So they are gathered again.
     drop(facts);
     let (facts, _) = look(context)?;
-    let now = settle::run(context, &facts, options.force, false)?;
+    let now = settle::run(context, &facts, options, false)?;
     Ok(Settled {
         records: before.records.into_iter().chain(now.records).collect(),
         objects: before.objects + now.objects,
@@ -170,6 +172,6 @@ fn settle_now(context: &Context, facts: Facts, options: &Options, before: Settle
 /// What waits: forgotten snapshots that can still come back, and what is condemned.
 pub fn list(context: &Context) -> Result<List> {
     let facts = facts::gather(context)?;
-    let settled = settle::run(context, &facts, false, true)?;
+    let settled = settle::look(context, &facts)?;
     Ok(report::list(&facts, settled.waiting))
 }

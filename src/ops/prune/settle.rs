@@ -7,7 +7,7 @@ use crate::{
     event::Event,
     format::{Decision, Digest, Digester, Line, SnapshotKey},
     ops::prune::{
-        Context,
+        Context, Options,
         facts::Facts,
         table::Holds,
         wait::{Waiting, reasons},
@@ -45,7 +45,16 @@ struct Due<'a> {
 ///
 /// # Errors
 /// `Conflict` if a snapshot was brought back meanwhile; nothing was deleted, and the next prune takes it into account.
-pub fn run(context: &Context, facts: &Facts, force: bool, only_look: bool) -> Result<Settled> {
+pub fn run(context: &Context, facts: &Facts, options: &Options, only_look: bool) -> Result<Settled> {
+    settle(context, facts, options.shorten.then_some(options.grace_secs), options.force, only_look)
+}
+
+/// Tells what waits.
+pub fn look(context: &Context, facts: &Facts) -> Result<Settled> {
+    settle(context, facts, None, false, true)
+}
+
+fn settle(context: &Context, facts: &Facts, grace_max: Option<u64>, force: bool, only_look: bool) -> Result<Settled> {
     let (mut settled, mut due) = (Settled::default(), Vec::new());
     let now_ns = context.clock.now_ns();
     for condemnation in &facts.journal.condemnations {
@@ -57,7 +66,7 @@ pub fn run(context: &Context, facts: &Facts, force: bool, only_look: bool) -> Re
                 continue;
             }
         }
-        let reasons = reasons(context, facts, condemnation, now_ns, force)?;
+        let reasons = reasons(context, facts, condemnation, now_ns, grace_max, force)?;
         if !only_look && reasons.is_empty() {
             due.push(Due { condemnation, lines });
             continue;

@@ -35,10 +35,18 @@ pub struct Waiting {
     pub reasons: Vec<String>,
 }
 
-/// Why the condemnation cannot be carried out now.
-pub fn reasons(context: &Context, facts: &Facts, condemnation: &Condemnation, now_ns: i128, force: bool) -> Result<Vec<String>> {
+/// Why the condemnation cannot be carried out now; with `grace_max`, its grace is no longer than so many seconds.
+pub fn reasons(
+    context: &Context,
+    facts: &Facts,
+    condemnation: &Condemnation,
+    now_ns: i128,
+    grace_max: Option<u64>,
+    force: bool,
+) -> Result<Vec<String>> {
     let mut reasons = Vec::new();
-    if now_ns < condemnation.due_ns() {
+    let due_ns = grace_max.map_or(i128::MAX, |secs| condemnation.time_ns + i128::from(secs) * 1_000_000_000);
+    if now_ns < condemnation.due_ns().min(due_ns) {
         reasons.push(format!("its grace: until {}", sys::utc_text(condemnation.due_ns())));
     }
     if force {

@@ -6,11 +6,11 @@ use crate::{
     catalog::{Catalog, PackStart, ShortId, short_id},
     error::Result,
     event::Event,
-    format::{Digest, SegmentPack},
+    format::SegmentPack,
     ops::seal::{Context, memory::Known, start_of},
     pack::Unwrap,
     store::Key,
-    vault::{Journal, read_segment, signed_records},
+    vault::{Honoured, Journal, read_segment, signed_records},
 };
 
 /// The condemnations that a seal knows of.
@@ -76,7 +76,7 @@ impl Gone {
 
     /// Looks once more, just before the receipt. Returns the lines by which the receipt says what the seal honours, or `None` if it built on
     /// something that was condemned since it began and is nowhere else. A listing, if nothing came.
-    pub fn honour(&self, context: &Context, catalog: &Catalog, known: &Known, packs: &[SegmentPack]) -> Result<Option<Vec<(Digest, Key)>>> {
+    pub fn honour(&self, context: &Context, catalog: &Catalog, known: &Known, packs: &[SegmentPack]) -> Result<Option<Honoured>> {
         let lines = |journal: &Journal| Some(journal.condemnations.iter().filter(|c| !c.settled).map(|c| (c.digest, c.key())).collect());
         let seen = |name: &String| self.journal.records.contains(name);
         if signed_records(context.vault)?.iter().all(seen) {
