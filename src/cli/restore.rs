@@ -110,7 +110,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
             Some(to) => Place::Into(std::path::absolute(to).map_err(|e| Error::io(format!("cannot use {}", to.display()), e))?),
             None => Place::Original,
         },
-        vault: Some(opened.path.clone()),
+        vault: opened.path.clone(),
         spared: vec![opened.state.path().to_owned()],
         delete: args.delete,
         verify: args.verify,

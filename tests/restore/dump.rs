@@ -22,7 +22,8 @@ fn dumped(home: &Home, name: &str, args: &[&str]) -> PathBuf {
 /// Unpacks with GNU tar, everything that it can; returns what it said.
 fn unpacked(archive: &Path, to: &Path) -> String {
     fs::create_dir(to).unwrap();
-    let script = format!("tar -xp --warning=no-timestamp --xattrs --xattrs-include='*' --acls -f {} -C {}", archive.display(), to.display());
+    let script =
+        format!("tar -xp --warning=no-timestamp --xattrs --xattrs-include='*' --acls -f {} -C {}", archive.display(), to.display());
     shell(Path::new("/"), &script)
 }
 
