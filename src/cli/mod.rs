@@ -13,6 +13,7 @@ mod keys;
 mod mount;
 mod mount_options;
 mod output;
+mod patience;
 mod progress;
 mod restore;
 mod seal;
@@ -31,7 +32,7 @@ use crate::{
     cli::output::{Progress, Screen, When},
     error::{Error, Result},
     format::name_from,
-    store::{Local, Store},
+    store::{Calls, Local, Store, Watched},
     sys::{self, Cancel, Clock, SystemClock},
     vault::{StateDir, Vault},
 };
@@ -85,6 +86,8 @@ pub struct Globals {
     progress: Progress,
     #[arg(skip)]
     screen: OnceLock<Arc<Screen>>,
+    #[arg(skip)]
+    calls: Calls,
 }
 
 #[derive(Subcommand)]
@@ -151,7 +154,8 @@ impl Globals {
         if path.exists() && !path.is_dir() {
             return Err(Error::no_vault(format!("{} is not a directory", path.display())).hint("a vault is a directory"));
         }
-        Ok((Arc::new(Local::new(path.clone())), path))
+        let store = Watched::new(Arc::new(Local::new(path.clone())), self.calls.clone(), Arc::new(SystemClock));
+        Ok((Arc::new(store), path))
     }
 
     /// Opens the vault.
@@ -237,6 +241,7 @@ impl Run<'_> {
         // A mount waits for its signals itself, and unmounts.
         if !matches!(command, Command::Mount(_)) {
             sys::catch_signals(&self.cancel)?;
+            patience::watch(self, true)?;
         }
         match command {
             Command::Init(args) => init::run(self, args),

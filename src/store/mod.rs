@@ -6,11 +6,13 @@ mod faulty;
 mod key;
 mod local;
 mod memory;
+mod watched;
 
 pub use faulty::{Fault, Faulty};
 pub use key::Key;
 pub use local::Local;
 pub use memory::Memory;
+pub use watched::{Call, Calls, Watched};
 
 use crate::error::{Error, Result};
 
