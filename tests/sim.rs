@@ -10,6 +10,8 @@
 
 mod common;
 
+#[path = "sim/bytes.rs"]
+mod bytes;
 #[path = "sim/check.rs"]
 mod check;
 #[path = "sim/dice.rs"]
