@@ -32,7 +32,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("libc", &["sys/"]),
     ("minicbor", &["format/"]),
     ("quick_cache", &["pack/"]),
-    ("ring", &["pack/cipher.rs"]),
+    ("ring", &["pack/cipher.rs", "store/remote/sign.rs"]),
     ("rpassword", &["cli/"]),
     ("rustix", &["sys/"]),
     ("serde_json", &["cli/"]),
@@ -40,6 +40,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sled", &["catalog/"]),
     ("ssh_key", &["vault/sign.rs"]),
     ("tempfile", &["sys/"]),
+    ("ureq", &["store/remote/http.rs"]),
     ("uzers", &["sys/"]),
     ("zstd", &["pack/frame.rs"]),
 ];

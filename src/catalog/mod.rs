@@ -171,6 +171,11 @@ impl Catalog {
         // First: a death in between must not leave directories that count and packs that nobody misses.
         self.state.committed.clear();
         self.state.save(&self.dir)?;
+        self.drop_packs(gone)
+    }
+
+    /// Forgets packs of which everything that counts is elsewhere too.
+    pub fn drop_packs(&self, gone: &std::collections::BTreeSet<PackStart>) -> Result<()> {
         guard(|| {
             for pack in gone {
                 for record in self.sled().chunks.scan_prefix(pack) {

@@ -6,15 +6,18 @@ mod catalog;
 mod copy;
 mod enroll;
 mod exit;
+mod forget;
 mod head;
 mod init;
 mod key;
 mod keys;
+mod line;
 mod mount;
 mod mount_options;
 mod output;
 mod patience;
 mod progress;
+mod prune;
 mod restore;
 mod seal;
 mod snapshots;
@@ -32,7 +35,7 @@ use crate::{
     cli::output::{Progress, Screen, When},
     error::{Error, Result},
     format::name_from,
-    store::{Calls, Local, Store, Watched},
+    store::{self, Calls, Store, Watched},
     sys::{self, Cancel, Clock, SystemClock},
     vault::{StateDir, Vault},
 };
@@ -57,7 +60,7 @@ struct Cli {
 /// Options of every command.
 #[derive(clap::Args)]
 pub struct Globals {
-    /// The vault: a directory
+    /// The vault: a directory, s3://BUCKET/PATH, sftp://HOST/PATH or webdav://HOST/PATH
     #[arg(long, global = true, env = "COFFRE_VAULT", value_name = "PATH")]
     vault: Option<String>,
     /// Age identity file or SSH private key that opens the vault (repeatable; COFFRE_IDENTITY names some, separated by colons)
@@ -84,6 +87,10 @@ pub struct Globals {
     /// How to show progress
     #[arg(long, global = true, value_name = "HOW", default_value = "auto")]
     progress: Progress,
+    #[command(flatten)]
+    line: line::Args,
+    #[arg(skip)]
+    cancel: Cancel,
     #[arg(skip)]
     screen: OnceLock<Arc<Screen>>,
     #[arg(skip)]
@@ -108,11 +115,19 @@ enum Command {
     Restore(Box<restore::Args>),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
+    /// Forget snapshots that no rule keeps, or that are named
+    Forget(forget::ForgetArgs),
+    /// Free the space of forgotten snapshots, in two steps with a grace between them
+    Prune(prune::Args),
+    /// Bring back forgotten snapshots
+    Undelete(forget::UndeleteArgs),
+    /// Keep snapshots whatever a policy says
+    Pin(forget::PinArgs),
+    /// Let a policy judge snapshots again
+    Unpin(forget::PinArgs),
     /// Bring another copy of the vault up to date; needs no key
     Copy(copy::Args),
-    /// Check all that can be checked without any secret, on the machine that stores the vault
     Audit(audit::Args),
-    /// Print each sealer's newest snapshot in six words, to be compared by eye
     Head(head::Args),
     /// Who can read the vault, and who can seal into it
     #[command(subcommand)]
@@ -138,24 +153,15 @@ impl Globals {
     }
 
     /// Where the vault is, for `init`, or for opening it.
-    fn store(&self) -> Result<(Arc<dyn Store>, PathBuf)> {
+    fn store(&self) -> Result<(Arc<dyn Store>, Option<PathBuf>)> {
         let place = self.vault.as_deref().filter(|v| !v.is_empty());
         self.store_at(place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?)
     }
 
-    /// The store at `place`.
-    fn store_at(&self, place: &str) -> Result<(Arc<dyn Store>, PathBuf)> {
-        if let Some((scheme, _)) = place.split_once("://") {
-            return Err(Error::unsupported(format!("this coffre reads vaults in directories only, not at {scheme}://")));
-        }
-        // A mount in the background leaves the current directory; the vault stays where it is.
-        let path = std::path::absolute(place).map_err(|e| Error::io(format!("cannot use {place}"), e))?;
-        let path = std::fs::canonicalize(&path).unwrap_or(path);
-        if path.exists() && !path.is_dir() {
-            return Err(Error::no_vault(format!("{} is not a directory", path.display())).hint("a vault is a directory"));
-        }
-        let store = Watched::new(Arc::new(Local::new(path.clone())), self.calls.clone(), Arc::new(SystemClock));
-        Ok((Arc::new(store), path))
+    /// The store at `place`, and its path if it is a directory.
+    fn store_at(&self, place: &str) -> Result<(Arc<dyn Store>, Option<PathBuf>)> {
+        let (store, path) = store::open(place, || self.line.settings(&self.cancel))?;
+        Ok((Arc::new(Watched::new(store, self.calls.clone(), Arc::new(SystemClock))), path))
     }
 
     /// Opens the vault.
@@ -170,7 +176,8 @@ impl Globals {
 /// A vault with this host's side of it.
 struct Opened {
     vault: Vault,
-    path: PathBuf,
+    /// Where it is, if that is a directory.
+    path: Option<PathBuf>,
     state: StateDir,
 }
 
@@ -223,12 +230,12 @@ pub fn main() -> ExitCode {
     };
     sys::raise_file_limit();
     let screen = cli.globals.screen().clone();
-    let run = Run { globals: &cli.globals, screen: &screen, clock: Arc::new(SystemClock), cancel: Cancel::default() };
-    match run.command(&cli.command) {
-        Ok(code) => {
-            screen.end_progress();
-            ExitCode::from(code)
-        }
+    let run = Run { globals: &cli.globals, screen: &screen, clock: Arc::new(SystemClock), cancel: cli.globals.cancel.clone() };
+    let done = run.command(&cli.command);
+    screen.end_progress();
+    cli.globals.line.tell(&screen, cli.globals.verbose > 0);
+    match done {
+        Ok(code) => ExitCode::from(code),
         Err(e) => {
             screen.error(&e);
             ExitCode::from(exit::code(e.kind()))
@@ -252,6 +259,11 @@ impl Run<'_> {
             Command::Cat(args) => cat::run(self, args),
             Command::Restore(args) => restore::run(self, args),
             Command::Verify(args) => verify::run(self, args),
+            Command::Forget(args) => forget::forget(self, args),
+            Command::Prune(args) => prune::run(self, args),
+            Command::Undelete(args) => forget::undelete(self, args),
+            Command::Pin(args) => forget::pin(self, args, true),
+            Command::Unpin(args) => forget::pin(self, args, false),
             Command::Copy(args) => copy::run(self, args),
             Command::Audit(args) => audit::run(self, args),
             Command::Head(args) => head::run(self, args),
@@ -267,6 +279,24 @@ impl Run<'_> {
     }
 }
 
+/// Writes what the manual says of one command.
+fn section(page: &mut Vec<u8>, name: &str, command: &clap::Command) -> std::io::Result<()> {
+    let man = clap_mangen::Man::new(command.clone());
+    page.extend_from_slice(format!(".SH {}\n", name.to_uppercase()).as_bytes());
+    man.render_synopsis_section(page)?;
+    man.render_description_section(page)?;
+    man.render_options_section(page)?;
+    if let Some(examples) = command.get_after_long_help() {
+        // As it stands: roff would fill the lines, and take a dot at the start of one for a command.
+        page.extend_from_slice(b".PP\n.nf\n");
+        for line in examples.to_string().lines() {
+            page.extend_from_slice(format!("\\&{}\n", line.replace('\\', "\\e").replace('-', "\\-")).as_bytes());
+        }
+        page.extend_from_slice(b".fi\n");
+    }
+    Ok(())
+}
+
 /// Prints one manual page: the program, then every command.
 fn manual() -> Result<u8> {
     let mut page = Vec::new();
@@ -275,12 +305,10 @@ fn manual() -> Result<u8> {
     command.build();
     clap_mangen::Man::new(command.clone()).render(&mut page).map_err(failed)?;
     for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
-        let man = clap_mangen::Man::new(sub.clone());
-        page.extend_from_slice(format!(".SH {}\n", sub.get_name().to_uppercase()).as_bytes());
-        man.render_synopsis_section(&mut page)
-            .and_then(|()| man.render_description_section(&mut page))
-            .and_then(|()| man.render_options_section(&mut page))
-            .map_err(failed)?;
+        section(&mut page, sub.get_name(), sub).map_err(failed)?;
+        for below in sub.get_subcommands().filter(|s| s.get_name() != "help") {
+            section(&mut page, &format!("{} {}", sub.get_name(), below.get_name()), below).map_err(failed)?;
+        }
     }
     match std::io::Write::write_all(&mut std::io::stdout(), &page) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(failed(e)),

@@ -113,7 +113,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let opened = run.globals.open()?;
     let mut options = Options {
         point: args.dir.clone(),
-        not_over: vec![opened.path.clone(), opened.state.path().to_owned()],
+        not_over: opened.path.iter().cloned().chain([opened.state.path().to_owned()]).collect(),
         allow_other: args.allow_other || given.allow_other,
         owner: given.owner.or(args.owner),
         flags: given.flags,

@@ -106,6 +106,14 @@ impl Screen {
         }
     }
 
+    /// Says a fact, as an object where progress is told in objects, else as a note with this text, if any.
+    pub fn fact(&self, object: &impl Serialize, text: impl FnOnce() -> Option<String>) {
+        match self.progress {
+            Progress::Json => self.object(object),
+            _ => text().iter().for_each(|text| self.note(text)),
+        }
+    }
+
     /// Passes on what a command said.
     pub fn said(&self, text: &str) {
         if self.progress == Progress::Json {

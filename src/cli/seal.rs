@@ -152,7 +152,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         listed: args.select.listed()?,
         rules: args.select.rules(),
         explain: run.globals.verbose > 0 && !run.globals.quiet,
-        never: vec![opened.path.clone()],
+        never: opened.path.iter().cloned().collect(),
         host: args.host.clone().map_or_else(|| opened.host(), Ok)?,
         tags: args.tag.clone(),
         labels,

@@ -15,6 +15,7 @@ const CACHE_BYTES: u64 = 32 << 20;
 
 /// Check the vault.
 #[derive(clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Args {
     /// How deep: signatures and that every object is there; every object read (no owner's key needed); everything decrypted and checked
     #[arg(long, value_name = "DEPTH", default_value = "packs", value_enum)]
@@ -23,6 +24,16 @@ pub struct Args {
     #[arg(long, value_name = "HEAD", value_parser = parse_head)]
     expect_head: Vec<Expected>,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  coffre verify --depth snapshots                      signatures, chains, that everything is there: each day
+  coffre verify                                        every object against its hash: each week
+  coffre --identity owner.key verify --depth chunks    all of it decrypted and checked, files named: each month
+  coffre verify --expect-head web1:WORDS               what coffre head printed once: is it still there?
+  coffre --json verify | jq -r '.damage[] | [.kind, .object] | @tsv'
+
+OPERATIONS.md says what each kind of finding means, and what to do about it.";
 
 /// Reads a head as somebody wrote it down.
 pub fn parse_head(text: &str) -> std::result::Result<Expected, String> {

@@ -6,6 +6,7 @@
 mod canon;
 mod cdc;
 mod config;
+mod gc;
 mod id;
 mod manifest;
 mod pack;
@@ -18,6 +19,7 @@ mod words;
 
 pub use cdc::{CHUNK_LEN_AVERAGE, CHUNK_LEN_MAX, CHUNK_LEN_MIN, Chunker};
 pub use config::Config;
+pub use gc::{Decision, GC_RECORD_LEN_MAX, GcRecord};
 pub use id::{ChunkId, Digest, Digester, DomainId, DomainKeys, Key32, SnapshotId, VaultId, digest, domain_key, hex, unhex};
 pub use manifest::{Manifest, Problem, ProblemKind, Stats, Suspicion, SuspicionKind};
 pub use pack::{

@@ -44,7 +44,7 @@ pub fn judge(vault: &Vault, owner: Option<&str>, state: &StateDir, expect: &[Exp
     lists(&signers, state, &mut judged)?;
 
     let own = state.sealer().ok().flatten().map(|keys| keys.name.clone());
-    let (damage, forks) = remembered(&chain, &state.heads()?, own.as_deref());
+    let (damage, forks) = remembered(&chain, &state.heads()?, own.as_deref(), |c| state.manifest(&c.key, &c.id).is_some());
     judged.damage.extend(damage);
     judged.forks.extend(forks);
     judged.damage.extend(expected(&chain, expect));

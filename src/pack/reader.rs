@@ -141,6 +141,17 @@ impl PackReader {
         })
     }
 
+    /// Returns a frame as it was compressed, to be copied to another pack. It was authentic when it was decrypted; its chunks are not checked.
+    pub fn compressed(&self, store: &dyn Store, pack: &Digest, at: &FrameEntry) -> Result<Vec<u8>> {
+        let what = name(pack);
+        let head = self.head(store, pack)?;
+        SCRATCH.with_borrow_mut(|scratch| {
+            let compressed = scratch.range(store, pack, &head, u64::from(at.offset), at.compressed_len as usize, &what)?.to_vec();
+            scratch.trim();
+            Ok(compressed)
+        })
+    }
+
     /// Opens a pack's header, so that its first frame does not wait for that.
     pub fn open(&self, store: &dyn Store, pack: &Digest) -> Result<()> {
         self.head(store, pack).map(drop)

@@ -102,6 +102,10 @@ impl Store for Watched {
         self.watch.call(|| format!("look at {key}"), || self.inner.stat(key))
     }
 
+    fn stored_ns(&self, key: &Key) -> Result<Option<i128>> {
+        self.watch.call(|| format!("look at {key}"), || self.inner.stored_ns(key))
+    }
+
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()> {
         self.watch.call(|| format!("list {prefix}/"), || self.inner.list(prefix, each))
     }

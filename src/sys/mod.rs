@@ -3,6 +3,7 @@
 //! The only room with `unsafe`, and the home of `libc` and `rustix`. Knows nothing of vaults.
 #![allow(unsafe_code)]
 
+mod calendar;
 mod clock;
 mod daemon;
 mod dir;
@@ -20,6 +21,7 @@ mod source;
 mod threads;
 mod time;
 
+pub use calendar::{Calendar, Period, parse_span};
 pub use clock::{Clock, SimClock, SystemClock};
 pub use daemon::{Readiness, daemonise, notify_ready};
 pub use dir::{Dir, FileType, Found, Stat, open_file, stat_of_file};

@@ -123,6 +123,11 @@ impl OwnerKeys {
         ))
     }
 
+    /// The public half of the current data identity.
+    pub fn data_recipient(&self) -> Recipient {
+        self.data[0].to_public()
+    }
+
     /// The public half of the current meta identity.
     pub fn meta_recipient(&self) -> Recipient {
         self.meta[0].to_public()

@@ -9,6 +9,7 @@ mod enrol;
 mod finding;
 mod history;
 mod index;
+mod journal;
 mod keys;
 mod links;
 mod owners;
@@ -30,8 +31,9 @@ pub use enrol::{Domain, NewSealer, Token};
 pub use finding::{Finding, Trouble, settle};
 pub use history::{Past, Timeline, Version, has_acl, is_same};
 pub use index::{Index, Located, read_segment};
+pub use journal::{Condemnation, Forgotten, Journal, signed_records};
 pub use keys::{OwnerKeys, SealerKeys};
-pub use links::{Expected, Links, expected, links, remembered, set_aside};
+pub use links::{Expected, Links, expected, links, not_offered, remembered, set_aside};
 pub use owners::{Ask, Unlocking, Way};
 pub use read::{FileReader, Reader, resolve_path};
 pub use recipe::recovery_kit;
@@ -41,7 +43,7 @@ pub use signers::SignerList;
 pub use snapshots::{Snapshot, from_manifest, judge_snapshot, load_snapshot, sort};
 pub use state::StateDir;
 pub use ways::{WayFile, way_files};
-pub use write::{CommitFacts, NewSnapshot, Writer};
+pub use write::{CommitFacts, Honour, NewSnapshot, Writer};
 
 use std::sync::Arc;
 

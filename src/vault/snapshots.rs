@@ -8,7 +8,7 @@ use crate::{
     pack::{self, Unwrap},
     store::{self, Key},
     sys,
-    vault::{Chain, Committed, Finding, SignerList, Trouble, Vault, keys::OwnerKeys, set_aside},
+    vault::{Chain, Committed, Finding, Journal, SignerList, Trouble, Vault, keys::OwnerKeys, not_offered},
 };
 
 /// Longest receipt or manifest file accepted, in bytes.
@@ -33,24 +33,37 @@ impl Snapshot {
 }
 
 impl Vault {
-    /// Reads all snapshots, oldest first. Findings are those of the chain, and manifests that cannot be used.
+    /// Reads all snapshots that are wanted, oldest first. Findings are those of the chain, and manifests that cannot be used.
     pub fn snapshots(&self, owner: &OwnerKeys) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
-        self.snapshots_of(owner, |chain| &chain.committed)
+        let journal = Journal::load(self, Some(&owner.sign.public()))?;
+        let (snapshots, mut findings) = self.snapshots_but(owner, |id| journal.is_forgotten(id))?;
+        findings.extend(journal.findings);
+        Ok((snapshots, findings))
+    }
+
+    /// Reads all snapshots, oldest first, but those that `leave_out` names: their manifests may be gone.
+    pub fn snapshots_but(&self, owner: &OwnerKeys, leave_out: impl Fn(&SnapshotId) -> bool) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
+        self.snapshots_of(owner, |chain| &chain.committed, leave_out)
     }
 
     /// Reads the snapshots that do not count because their sealers were revoked.
     pub fn revoked_snapshots(&self, owner: &OwnerKeys) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
-        self.snapshots_of(owner, |chain| &chain.revoked)
+        self.snapshots_of(owner, |chain| &chain.revoked, |_| false)
     }
 
-    fn snapshots_of(&self, owner: &OwnerKeys, which: impl Fn(&Chain) -> &Vec<Committed>) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
+    fn snapshots_of(
+        &self,
+        owner: &OwnerKeys,
+        which: impl Fn(&Chain) -> &Vec<Committed>,
+        leave_out: impl Fn(&SnapshotId) -> bool,
+    ) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
         let signers = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
         let mut chain = self.chain(&signers, |_| 0)?;
-        chain.findings.extend(set_aside(&chain, &signers));
+        chain.findings.extend(not_offered(&chain, &signers));
         let wanted = which(&chain).clone();
         let mut snapshots = Vec::with_capacity(wanted.len());
-        for committed in &wanted {
-            match judge_snapshot(self, owner, committed) {
+        for committed in wanted.iter().filter(|committed| !leave_out(&committed.id)) {
+            match judge_snapshot(self, owner, committed)? {
                 Ok(snapshot) => snapshots.push(snapshot),
                 Err(finding) => chain.findings.push(finding),
             }
@@ -80,15 +93,20 @@ pub fn load_snapshot(vault: &Vault, owner: &OwnerKeys, committed: &Committed) ->
 }
 
 /// The same, with what is wrong as a finding.
-pub fn judge_snapshot(vault: &Vault, owner: &OwnerKeys, committed: &Committed) -> std::result::Result<Snapshot, Finding> {
+///
+/// # Errors
+/// `Unavailable` if the store gave up: whoever decides by a list of snapshots must know that it is whole.
+pub fn judge_snapshot(vault: &Vault, owner: &OwnerKeys, committed: &Committed) -> Result<std::result::Result<Snapshot, Finding>> {
     let finding = |kind, e: &Error| Finding::of(kind, committed.key.manifest(), e.chain());
-    let manifest = read_manifest(vault, owner, committed).map_err(|e| match e.kind() {
-        ErrorKind::Missing => finding(Trouble::Deleted, &e),
-        _ => finding(Trouble::Unreadable, &e),
-    })?;
+    let manifest = match read_manifest(vault, owner, committed) {
+        Ok(manifest) => manifest,
+        Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled) => return Err(e),
+        Err(e) if e.kind() == ErrorKind::Missing => return Ok(Err(finding(Trouble::Deleted, &e))),
+        Err(e) => return Ok(Err(finding(Trouble::Unreadable, &e))),
+    };
     let of_another = manifest.vault != vault.config.id;
     let kind = if of_another { Trouble::OtherVault } else { Trouble::SnapshotReordered };
-    agreeing(vault, committed, manifest).map_err(|e| finding(kind, &e))
+    Ok(agreeing(vault, committed, manifest).map_err(|e| finding(kind, &e)))
 }
 
 fn read_manifest(vault: &Vault, owner: &OwnerKeys, committed: &Committed) -> Result<Manifest> {

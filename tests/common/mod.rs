@@ -2,5 +2,7 @@
 #![allow(dead_code)]
 
 pub mod bin;
+pub mod contract;
 pub mod library;
+pub mod servers;
 pub mod tree;

@@ -97,6 +97,9 @@ impl Store for Sight {
         self.call();
         self.faulty.stat(key)
     }
+    fn stored_ns(&self, key: &Key) -> Result<Option<i128>> {
+        self.faulty.stored_ns(key)
+    }
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()> {
         self.call();
         self.faulty.list(prefix, each)

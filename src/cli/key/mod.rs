@@ -13,7 +13,6 @@ pub enum Command {
     List,
     /// Add a sealer
     Add(add::Args),
-    /// Take back a sealer's right to seal, from a moment on
     Revoke(revoke::Args),
 }
 

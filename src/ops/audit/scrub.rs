@@ -18,7 +18,7 @@ use crate::{
     format::{Digest, Digester},
     ops::{
         audit::{Context, Report},
-        verify::listed,
+        verify::{Pruned, listed},
     },
     store::Key,
     sys,
@@ -29,19 +29,24 @@ use crate::{
 const STEP: usize = 1 << 20;
 /// Bytes that the store is asked for ahead.
 const AHEAD: u64 = 4 << 20;
+/// Progress is told no more often.
+const TELL_EVERY_MS: u64 = 100;
 
 /// What a worker has done.
 #[derive(Default)]
 struct Tally {
     bytes: u64,
     objects: u64,
+    told_ms: u64,
     findings: Vec<Finding>,
 }
 
 /// Reads everything.
 pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> {
     let store = &*context.vault.store;
+    let pruned = Pruned::load(context.vault, report.owner.clone().as_deref(), &mut report.findings)?;
     let mut wanted = listed(chain);
+    pruned.apply(&mut wanted);
     let copies: Vec<(Key, Digest)> = wanted
         .iter()
         .filter(|(key, _)| key.as_str().starts_with("keys/"))
@@ -56,7 +61,7 @@ pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> 
     // What names itself by its hash is checked whether a receipt names it or not.
     for key in there.keys().filter(|key| ["packs/", "index/"].iter().any(|folder| key.as_str().starts_with(folder))) {
         let Some(digest) = key.digest() else { continue };
-        if wanted.insert(key.clone(), digest).is_none() {
+        if wanted.insert(key.clone(), digest).is_none() && !pruned.is_condemned(key.as_str()) {
             report.unreferenced += 1;
         }
     }
@@ -72,7 +77,7 @@ pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> 
             let told = |n: usize| {
                 let mut tally = tally.lock().expect("nobody panics while holding the tally");
                 tally.bytes += n as u64;
-                tell(context, began, &tally, total);
+                tell(context, began, &mut tally, total);
             };
             let finding = match hash(context, key, *len, &mut buf, &told) {
                 Ok(now) if now == **digest => None,
@@ -113,8 +118,12 @@ fn hash(context: &Context, key: &Key, len: u64, buf: &mut [u8], told: &dyn Fn(us
     Ok(hash.finish())
 }
 
-fn tell(context: &Context, began: Duration, tally: &Tally, total: u64) {
+fn tell(context: &Context, began: Duration, tally: &mut Tally, total: u64) {
     let elapsed_ms = u64::try_from((context.clock.monotonic() - began).as_millis()).unwrap_or(u64::MAX);
+    if elapsed_ms < tally.told_ms.saturating_add(TELL_EVERY_MS) && tally.bytes < total {
+        return;
+    }
+    tally.told_ms = elapsed_ms;
     let how_far =
         HowFar { elapsed_ms, entries: tally.objects, bytes: tally.bytes, bytes_total: Some(total), bytes_read: tally.bytes, current: None };
     context.sink.send(Event::Progress(how_far));

@@ -9,7 +9,7 @@ use std::{path::PathBuf, thread, time::Duration};
 use crossbeam_channel::bounded;
 
 use crate::{
-    catalog::{Catalog, ShortId},
+    catalog::Catalog,
     error::{Error, ErrorKind, Result},
     format::Chunker,
     ops::seal::{
@@ -22,7 +22,7 @@ use crate::{
         entry::EntryMaker,
         exclude::Excludes,
         look::Looker,
-        memory::Memory,
+        memory::{Known, Memory},
         output::{Compression, OpenPacks},
         pool::Pool,
         read,
@@ -59,7 +59,7 @@ pub struct Job<'a> {
     pub sources: &'a [PathBuf],
     pub writer: &'a Writer<'a>,
     pub catalog: &'a Catalog,
-    pub known: &'a [ShortId],
+    pub known: &'a Known,
     pub seal: u64,
     pub compression: Compression,
     pub bytes_per_sec: Option<u64>,

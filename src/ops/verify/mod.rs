@@ -6,8 +6,10 @@
 mod chain;
 mod chunks;
 mod objects;
+mod pruned;
 
 pub(in crate::ops) use objects::listed;
+pub(in crate::ops) use pruned::Pruned;
 
 use serde::Serialize;
 
@@ -136,13 +138,25 @@ pub fn run(context: &Context, depth: Depth) -> Result<Report> {
         seconds: 0.0,
     };
     let (chain, signers) = chain::walk(context, &mut report)?;
-    let listed = objects::listed(&chain);
-    objects::present(context, &listed, &mut report)?;
+    // After the chain: what a receipt names and is gone by now was condemned by now.
+    let owner = match context.reader {
+        Some(reader) => Some(reader.owner.sign.public()),
+        None => context.state.pinned_owner()?,
+    };
+    let pruned = Pruned::load(context.vault, owner.as_deref(), &mut report.damage)?;
+    report.snapshots -= chain.committed.iter().filter(|committed| pruned.is_forgotten(&committed.id)).count() as u64;
+    let mut listed = objects::listed(&chain);
+    pruned.apply(&mut listed);
+    objects::present(context, &listed, &pruned, &mut report)?;
     if depth >= Depth::Packs {
         objects::reread(context, &listed, &mut report)?;
     }
     if let Some(reader) = context.reader {
-        chunks::run(context, reader, &chain, &listed, depth, &mut report)?;
+        chunks::run(context, reader, &chain, &listed, &pruned, depth, &mut report)?;
+    }
+    if !report.is_clean() {
+        // A prune may have gone on meanwhile.
+        Pruned::load(context.vault, owner.as_deref(), &mut Vec::new())?.excuse(&mut report);
     }
     settle(&mut report.damage);
     if report.is_clean() && report.forks.is_empty() {

@@ -178,6 +178,18 @@ class Vault:
         need([manifest[key] for key in (1, 2, 3)] == [self.id, sealer, int(seq)], path + " belongs elsewhere")
         return manifest
 
+    def forgotten(self):
+        """What the owner no longer wants, as sealer/number: its objects may be gone. Records count in the order of their numbers."""
+        gone = set()
+        for path in sorted(self.files("gc/*.txt.sig")):
+            for line in self.bytes(path[:-4]).decode("utf-8", "replace").splitlines():
+                words = line.split(" ")
+                if words[0] == "forget":
+                    gone.add(words[1])
+                elif words[0] == "undelete":
+                    gone.discard(words[1])
+        return gone
+
     def choose(self, wanted):
         """The snapshot to restore: (sealer, seq, manifest). A snapshot exists once its receipt is signed."""
         found = collections.defaultdict(list)
@@ -189,9 +201,12 @@ class Vault:
                 newest = ["%s/%s" % (sealer, seqs[-1]) for sealer, seqs in sorted(found.items()) if seqs]
                 raise Fatal("there is no snapshot " + wanted, "the newest are: " + ", ".join(newest))
             return sealer, seq.zfill(10), self.manifest(sealer, seq.zfill(10))
-        readable, revoked = [], self.revoked()
+        readable, revoked, forgotten = [], self.revoked(), self.forgotten()
         for sealer, seqs in found.items():
             for seq in reversed(seqs):  # a sealer's numbers only grow; among sealers, time decides
+                if "%s/%d" % (sealer, int(seq)) in forgotten:
+                    say("passing over snapshot %s/%s, which was forgotten" % (sealer, seq))
+                    continue
                 if seq > revoked.get(sealer, seq):
                     self.warn("snapshot %s/%s was signed after its sealer was revoked, trying the one before" % (sealer, seq))
                     continue
