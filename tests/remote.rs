@@ -3,6 +3,9 @@
 
 mod common;
 
+#[path = "remote/far.rs"]
+mod far;
+
 use std::{
     fs,
     sync::{

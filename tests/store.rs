@@ -13,7 +13,7 @@ use std::{
 
 use coffre::{
     error::ErrorKind,
-    store::{Fault, Faulty, Key, Local, Memory, Store, get_all, list_all},
+    store::{Fault, Faulty, Local, Memory, Store, get_all, list_all},
 };
 use common::{
     contract::{conforms, key, kind},

@@ -1,17 +1,27 @@
 //! The terminal: what was typed, and the one `match` over commands. The home of `clap`.
 
 mod audit;
+mod bisect;
 mod cat;
 mod catalog;
+mod complete;
 mod copy;
+mod diff;
+mod dump;
 mod enroll;
+mod examples;
 mod exit;
+mod find;
 mod forget;
 mod head;
+mod history;
 mod init;
 mod key;
 mod keys;
 mod line;
+mod look;
+mod ls;
+mod man;
 mod mount;
 mod mount_options;
 mod output;
@@ -21,7 +31,11 @@ mod prune;
 mod restore;
 mod seal;
 mod snapshots;
+mod stats;
+mod stream;
 mod verify;
+
+pub use examples::EXAMPLES;
 
 use std::{
     path::{Path, PathBuf},
@@ -29,13 +43,14 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     cli::output::{Progress, Screen, When},
     error::{Error, Result},
     format::name_from,
     store::{self, Calls, Store, Watched},
+    store::{self, Cached, Store},
     sys::{self, Cancel, Clock, SystemClock},
     vault::{StateDir, Vault},
 };
@@ -48,7 +63,7 @@ use crate::{
     name = "coffre",
     version,
     max_term_width = 110,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but some source files could not be read, 4 damage found,\n10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but not all could be read or set, 4 damage found,\n10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
 )]
 struct Cli {
     #[command(flatten)]
@@ -111,6 +126,20 @@ enum Command {
     Unmount(mount::UnmountArgs),
     /// Print a file of a snapshot
     Cat(cat::Args),
+    /// List a directory of a snapshot
+    Ls(ls::Args),
+    /// Find files by name in all snapshots, or in one
+    Find(Box<find::Args>),
+    /// List the versions of a path through all snapshots
+    History(history::Args),
+    /// Show what differs between two snapshots
+    Diff(diff::Args),
+    /// Find the first version of a file for which a command fails
+    Bisect(bisect::Args),
+    /// Show how much a vault holds, what it costs, and how it grows
+    Stats(stats::Args),
+    /// Write a snapshot, or a part of one, as a tar or zip to standard output
+    Dump(dump::Args),
     /// Restore a snapshot, or a part of one, without a mount
     Restore(Box<restore::Args>),
     /// Check that everything is there, is what it was, and opens
@@ -142,8 +171,8 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print a manual page, or write all of them
+    Man(man::Args),
 }
 
 impl Globals {
@@ -171,6 +200,28 @@ impl Globals {
         let state = StateDir::new(&state_base()?, vault.config.id);
         Ok(Opened { vault, path, state })
     }
+}
+
+/// Bytes of a server's packs kept on this machine's disk by commands that have no option for it.
+const DISK_CACHE_BYTES: u64 = 2 << 30;
+
+impl Globals {
+    /// Opens the vault to read from it; of one on a server up to `disk_cache` bytes are kept here, encrypted as they are.
+    fn open_to_read(&self, disk_cache: u64) -> Result<Opened> {
+        let mut opened = self.open()?;
+        if let (None, Some(base)) = (&opened.path, cache_base().filter(|_| disk_cache > 0)) {
+            let dir = base.join(opened.vault.config.id.to_string());
+            opened.vault.store = Arc::new(Cached::new(opened.vault.store, &dir, disk_cache)?);
+        }
+        Ok(opened)
+    }
+}
+
+/// The directory below which each vault's cache lies; `None` for who has no home.
+fn cache_base() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from).filter(|p| p.is_absolute());
+    set("COFFRE_CACHE_DIR")
+        .or_else(|| set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache"))).map(|base| base.join("coffre")))
 }
 
 /// A vault with this host's side of it.
@@ -220,7 +271,14 @@ struct Run<'a> {
 /// Parses the command line, runs the command, prints its error.
 pub fn main() -> ExitCode {
     let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
-    let cli = match Cli::try_parse_from(mount_options::translated(&words).unwrap_or(words)) {
+    // A shell asks what could follow; it says so in the environment.
+    match clap_complete::CompleteEnv::with_factory(command).try_complete(words.iter().cloned(), std::env::current_dir().ok().as_deref()) {
+        Ok(false) => (),
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(_) => return ExitCode::FAILURE,
+    }
+    let parsed = command().try_get_matches_from(mount_options::translated(&words).unwrap_or(words));
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(e) => {
             let code = if e.use_stderr() { exit::code(crate::error::ErrorKind::Usage) } else { 0 };
@@ -228,6 +286,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    sys::refuse_dumps();
     sys::raise_file_limit();
     let screen = cli.globals.screen().clone();
     let run = Run { globals: &cli.globals, screen: &screen, clock: Arc::new(SystemClock), cancel: cli.globals.cancel.clone() };
@@ -257,6 +316,13 @@ impl Run<'_> {
             Command::Mount(args) => mount::run(self, args),
             Command::Unmount(args) => mount::unmount(self, args),
             Command::Cat(args) => cat::run(self, args),
+            Command::Ls(args) => ls::run(self, args),
+            Command::Find(args) => find::run(self, args),
+            Command::History(args) => history::run(self, args),
+            Command::Diff(args) => diff::run(self, args),
+            Command::Bisect(args) => bisect::run(self, args),
+            Command::Stats(args) => stats::run(self, args),
+            Command::Dump(args) => dump::run(self, args),
             Command::Restore(args) => restore::run(self, args),
             Command::Verify(args) => verify::run(self, args),
             Command::Forget(args) => forget::forget(self, args),
@@ -271,49 +337,17 @@ impl Run<'_> {
             Command::Enroll(args) => enroll::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),
             Command::Completions { shell } => {
-                clap_complete::generate(*shell, &mut Cli::command(), "coffre", &mut std::io::stdout());
+                self.screen.plain(&String::from_utf8_lossy(&complete::registration(&shell.to_string())?))?;
                 Ok(0)
             }
-            Command::Man => manual(),
+            Command::Man(args) => man::run(self, args),
         }
     }
 }
 
-/// Writes what the manual says of one command.
-fn section(page: &mut Vec<u8>, name: &str, command: &clap::Command) -> std::io::Result<()> {
-    let man = clap_mangen::Man::new(command.clone());
-    page.extend_from_slice(format!(".SH {}\n", name.to_uppercase()).as_bytes());
-    man.render_synopsis_section(page)?;
-    man.render_description_section(page)?;
-    man.render_options_section(page)?;
-    if let Some(examples) = command.get_after_long_help() {
-        // As it stands: roff would fill the lines, and take a dot at the start of one for a command.
-        page.extend_from_slice(b".PP\n.nf\n");
-        for line in examples.to_string().lines() {
-            page.extend_from_slice(format!("\\&{}\n", line.replace('\\', "\\e").replace('-', "\\-")).as_bytes());
-        }
-        page.extend_from_slice(b".fi\n");
-    }
-    Ok(())
-}
-
-/// Prints one manual page: the program, then every command.
-fn manual() -> Result<u8> {
-    let mut page = Vec::new();
-    let failed = |e| Error::io("cannot write the manual page", e);
-    let mut command = Cli::command();
-    command.build();
-    clap_mangen::Man::new(command.clone()).render(&mut page).map_err(failed)?;
-    for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
-        section(&mut page, sub.get_name(), sub).map_err(failed)?;
-        for below in sub.get_subcommands().filter(|s| s.get_name() != "help") {
-            section(&mut page, &format!("{} {}", sub.get_name(), below.get_name()), below).map_err(failed)?;
-        }
-    }
-    match std::io::Write::write_all(&mut std::io::stdout(), &page) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(failed(e)),
-        _ => Ok(0),
-    }
+/// The command line as it is read, with the examples of each command.
+fn command() -> clap::Command {
+    examples::add(Cli::command())
 }
 
 /// A path for people.

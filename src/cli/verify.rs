@@ -58,7 +58,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let unlocking = keys::unlocking(run.globals)?;
     // Only decoding needs a key; if one was brought all the same, damage is followed to the files.
     let owner = match depth == Depth::Chunks || !unlocking.is_empty() {
-        true => Some(Arc::new(keys::open(&opened.vault, &unlocking).map_err(|e| match depth {
+        true => Some(Arc::new(keys::open(run.globals, &opened.vault, unlocking).map_err(|e| match depth {
             Depth::Chunks if e.hint_text().is_none() => e.hint("--depth packs needs no key"),
             _ => e,
         })?)),

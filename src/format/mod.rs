@@ -3,6 +3,7 @@
 //! `docs/FORMAT.md` is the reference; it changes in the same commit as this room. Decoders take bytes from
 //! outside: they never panic, never allocate by an unchecked length, and refuse what they do not understand.
 
+mod armor;
 mod canon;
 mod cdc;
 mod config;
@@ -17,6 +18,7 @@ mod tree;
 mod wire;
 mod words;
 
+pub use armor::{armor, dearmor};
 pub use cdc::{CHUNK_LEN_AVERAGE, CHUNK_LEN_MAX, CHUNK_LEN_MIN, Chunker};
 pub use config::Config;
 pub use gc::{Decision, GC_RECORD_LEN_MAX, GcRecord};

@@ -5,12 +5,14 @@
 mod cache;
 mod cipher;
 mod frame;
+mod headers;
 mod reader;
 mod writer;
 
 pub use cache::{Bounded, Frame, FrameKey, Weigh};
-pub use cipher::{Identity, Recipient, StreamHead, identity_from_bytes, open_whole, seal_whole};
+pub use cipher::{Identity, Recipient, Remembered, StreamHead, identity_from_bytes, open_whole, seal_whole};
 pub use frame::{Compressor, LEVEL_DEFAULT, compress, decompress};
+pub use headers::{FILE_LEN_MAX as HEADERS_LEN_MAX, Headers, tag_of};
 pub use reader::PackReader;
 pub use writer::{PackBuilder, SealedPack};
 

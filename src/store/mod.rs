@@ -2,6 +2,7 @@
 //!
 //! Small on purpose, so that a fault injector is an afternoon's work and a new kind of store a day's.
 
+mod cached;
 mod faulty;
 mod key;
 mod local;
@@ -10,6 +11,7 @@ mod place;
 mod remote;
 mod watched;
 
+pub use cached::Cached;
 pub use faulty::{Fault, Faulty};
 pub use key::Key;
 pub use local::Local;

@@ -84,11 +84,22 @@ pub fn is_unfinished(path: &Path, before_ns: i128) -> bool {
     named && fs::symlink_metadata(path).is_ok_and(|m| i128::from(m.mtime()) * 1_000_000_000 < before_ns)
 }
 
+/// Replaces `path` with `bytes`, whole but not durable; a private file (mode 0600).
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    written_beside(path, bytes)?.persist(path).map(drop).map_err(|e| e.error)
+}
+
+fn written_beside(path: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
+    let private = fs::Permissions::from_mode(0o600);
+    let mut temp = tempfile::Builder::new().prefix(UNFINISHED).permissions(private).tempfile_in(parent(path)?)?;
+    temp.write_all(bytes)?;
+    Ok(temp)
+}
+
 /// Replaces `path` with `bytes`, whole and durable; a private file (mode 0600).
 pub fn replace_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = parent(path)?;
-    let mut temp = tempfile::Builder::new().prefix(UNFINISHED).permissions(fs::Permissions::from_mode(0o600)).tempfile_in(dir)?;
-    temp.write_all(bytes)?;
+    let temp = written_beside(path, bytes)?;
     temp.as_file().sync_data()?;
     temp.persist(path).map_err(|e| e.error)?;
     sync_dir(dir)

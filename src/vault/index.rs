@@ -14,7 +14,7 @@ use std::{
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{ChunkId, Digest, FrameEntry, PackIndex, Segment, SegmentPack},
-    pack::{self, Identity, PackReader, Unwrap},
+    pack::{self, PackReader, Remembered, Unwrap},
     store::{self, Key, Store},
     sys,
     vault::Finding,
@@ -109,7 +109,7 @@ impl Index {
     }
 
     /// Adds the segments of `store` that are not in yet. Segments that cannot be read are findings, not errors.
-    pub fn add_segments(&mut self, store: &dyn Store, identities: &[Identity]) -> Result<Vec<Finding>> {
+    pub fn add_segments(&mut self, store: &dyn Store, identities: &Remembered) -> Result<Vec<Finding>> {
         let new = store::list_all(store, "index")?.into_iter().map(|(key, _)| key).filter(|key| !self.segments.contains(key));
         let new: Vec<Key> = new.collect();
         let threads = sys::available_cores().min(THREADS_MAX).min(new.len());
@@ -211,6 +211,12 @@ impl Index {
         Some(Located { pack: table.digest, pack_number, frame, frame_number, chunk: 0 })
     }
 
+    /// Bytes of all frames: raw, and compressed.
+    pub fn bytes(&self) -> (u64, u64) {
+        let frames = self.packs.iter().flat_map(|table| &table.frames);
+        frames.fold((0, 0), |(raw, compressed), (f, _)| (raw + u64::from(f.raw_len), compressed + u64::from(f.compressed_len)))
+    }
+
     /// How many chunks it knows.
     pub fn chunks(&self) -> usize {
         self.buckets.iter().map(|bucket| bucket.lock().expect("nobody panics while sorting").rows.len()).sum()
@@ -228,10 +234,9 @@ enum Told {
     End(Result<()>),
 }
 
-fn read_packs(store: &dyn Store, key: &Key, identities: &[Identity], tell: &SyncSender<Told>) {
-    let identities: Vec<Unwrap> = identities.iter().map(|i| i as Unwrap).collect();
+fn read_packs(store: &dyn Store, key: &Key, identities: &Remembered, tell: &SyncSender<Told>) {
     let gone = |_| Error::cancelled();
-    let read = open_segment(store, key, &identities)
+    let read = open_segment(store, key, &[identities as Unwrap])
         .and_then(|plain| Segment::each_pack(&plain, |pack| tell.send(Told::Pack(pack)).map_err(gone)));
     // Who no longer listens has given up.
     let _ = tell.send(Told::End(read));

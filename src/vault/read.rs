@@ -14,7 +14,7 @@ use crate::{
         ChunkId, ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Digest, DomainKeys, Entry, FrameEntry, Hole, Key32, Node, PackIndex,
         PackKind,
     },
-    pack::{Bounded, Frame, FrameKey, PackReader, Unwrap},
+    pack::{Bounded, Frame, FrameKey, PackReader, Remembered, Unwrap},
     store,
     vault::{
         Finding, Located, OwnerKeys, Snapshot, Vault,
@@ -45,9 +45,9 @@ pub struct Reader {
 impl Reader {
     /// Opens the index; at most about `cache_bytes` of decoded frames are kept. Returns findings about the index too.
     pub fn open(vault: Vault, owner: Arc<OwnerKeys>, cache_bytes: u64) -> Result<(Self, Vec<Finding>)> {
-        let packs = PackReader::new(vault.config.id, owner.identities());
+        let packs = PackReader::new(vault.config.id, owner.identities(), owner.headers.clone());
         let mut index = Index::default();
-        let findings = index.add_segments(&*vault.store, owner.meta_identities())?;
+        let findings = index.add_segments(&*vault.store, &Remembered::new(owner.meta_identities(), &owner.headers))?;
         // A frame that does not fit would be decoded again for each of its chunks.
         let cache_bytes = cache_bytes.max(2 * u64::from(index.frame_len_max()) + (1 << 20));
         let reader = Self {
@@ -66,7 +66,8 @@ impl Reader {
 
     /// Takes up index segments that came since.
     pub fn refresh(&self) -> Result<Vec<Finding>> {
-        self.index.write().expect("nobody panics while holding the index").add_segments(&*self.vault.store, self.owner.meta_identities())
+        let identities = Remembered::new(self.owner.meta_identities(), &self.owner.headers);
+        self.index.write().expect("nobody panics while holding the index").add_segments(&*self.vault.store, &identities)
     }
 
     /// Runs `f` on the index.

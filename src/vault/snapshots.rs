@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{Digest, Manifest, SnapshotId, SnapshotKey, digest},
-    pack::{self, Unwrap},
+    pack::{self, Remembered, Unwrap},
     store::{self, Key},
     sys,
     vault::{Chain, Committed, Finding, Journal, SignerList, Trouble, Vault, keys::OwnerKeys, not_offered},
 };
 
+/// Threads that read manifests.
+const THREADS_MAX: usize = 4;
 /// Longest receipt or manifest file accepted, in bytes.
 pub(super) const OBJECT_LEN_MAX: usize = 64 << 20;
 
@@ -58,12 +60,12 @@ impl Vault {
         leave_out: impl Fn(&SnapshotId) -> bool,
     ) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
         let signers = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
-        let mut chain = self.chain(&signers, |_| 0)?;
+        let mut chain = self.chain_checked(&signers, |_| 0, &owner.headers)?;
         chain.findings.extend(not_offered(&chain, &signers));
-        let wanted = which(&chain).clone();
+        let wanted: Vec<Committed> = which(&chain).iter().filter(|committed| !leave_out(&committed.id)).cloned().collect();
         let mut snapshots = Vec::with_capacity(wanted.len());
-        for committed in wanted.iter().filter(|committed| !leave_out(&committed.id)) {
-            match judge_snapshot(self, owner, committed)? {
+        for read in sys::in_parallel(&wanted, THREADS_MAX, |committed| judge_snapshot(self, owner, committed)) {
+            match read? {
                 Ok(snapshot) => snapshots.push(snapshot),
                 Err(finding) => chain.findings.push(finding),
             }
@@ -116,8 +118,8 @@ fn read_manifest(vault: &Vault, owner: &OwnerKeys, committed: &Committed) -> Res
     if listed != Some(digest(&bytes)) {
         return Err(Error::corrupt(format!("{path} is not what its receipt says")));
     }
-    let identities: Vec<Unwrap> = owner.meta_identities().iter().map(|i| i as Unwrap).collect();
-    let compressed = pack::open_whole(&identities, &bytes, path.as_str())?;
+    let identities = Remembered::new(owner.meta_identities(), &owner.headers);
+    let compressed = pack::open_whole(&[&identities as Unwrap], &bytes, path.as_str())?;
     let mut cbor = Vec::new();
     pack::decompress(&compressed, OBJECT_LEN_MAX, &mut cbor, path.as_str())?;
     Manifest::decode(&cbor)

@@ -4,5 +4,6 @@
 pub mod bin;
 pub mod contract;
 pub mod library;
+pub mod line;
 pub mod servers;
 pub mod tree;

@@ -359,17 +359,24 @@ fn start_of(pack: &Digest) -> PackStart {
     pack.as_bytes()[..16].try_into().expect("16 of 32 bytes")
 }
 
-/// The keys with which this host seals: those of its state directory.
+/// The keys with which this host seals: those of its state directory, with the recipients of the newest epoch that an owner told it of.
+///
+/// Costs a listing of the vault's keys.
 ///
 /// # Errors
 /// `WrongKey` if it has none.
 pub fn sealer_keys(vault: &Vault, state: &StateDir) -> Result<SealerKeys> {
     let keys = state.sealer()?.ok_or_else(|| {
-        Error::wrong_key("this host holds no sealing keys for this vault")
-            .hint("give an owner's key once (--identity FILE, or a passphrase), and this host is enrolled")
+        Error::wrong_key("this host holds no sealing keys for this vault").hint(
+            "an owner enrols it: coffre key add --sealer NAME, then coffre enroll here; or give an owner's key once (--identity FILE, or a passphrase)",
+        )
     })?;
-    match keys.vault == vault.config.id {
-        true => Ok(keys),
-        false => Err(Error::corrupt(format!("the sealing keys in {} belong to another vault", state.path().display()))),
+    if keys.vault != vault.config.id {
+        return Err(Error::corrupt(format!("the sealing keys in {} belong to another vault", state.path().display())));
+    }
+    let newer = state.pinned_owner()?.map(|owner| vault.newer_recipients(&keys, &owner)).transpose()?.flatten();
+    match newer {
+        Some(newer) => state.keep_sealer(&newer).map(|()| newer),
+        None => Ok(keys),
     }
 }

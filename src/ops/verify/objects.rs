@@ -31,6 +31,8 @@ pub fn listed(chain: &Chain) -> BTreeMap<Key, Digest> {
         }
         listed.insert(Key::receipt(&committed.key), Digest::from_bytes(*committed.id.as_bytes()));
     }
+    // An owner may take a way in out of the vault; receipts of before still name it.
+    listed.retain(|key, _| !chain.removed.contains(key.as_str()));
     listed
 }
 

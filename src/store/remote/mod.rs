@@ -73,6 +73,9 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+/// What lies in one folder: files with lengths, folders with a slash at their end; `None` if there is no such folder.
+type Folder = Option<Vec<(String, u64)>>;
+
 /// One way of speaking to a server. Each call is one attempt.
 pub trait Backend: Send + Sync + 'static {
     /// Stores an object whole, or not at all; something that is there already is left alone if the server can do that.
@@ -280,13 +283,13 @@ fn full() -> Failure {
 const FOLDERS_AT_ONCE: usize = 8;
 
 /// Lists a tree of folders, several at once: a round trip for each, one after the other, would take minutes.
-fn list_folders(folder: &str, depth_max: usize, list: &(dyn Fn(&str) -> Attempt<Option<Vec<(String, u64)>>> + Sync)) -> Attempt<Page> {
+fn list_folders(folder: &str, depth_max: usize, list: &(dyn Fn(&str) -> Attempt<Folder> + Sync)) -> Attempt<Page> {
     let mut page = Page::default();
     let mut level = vec![folder.to_owned()];
     for _ in 0..depth_max {
         let mut deeper = Vec::new();
         for some in level.chunks(FOLDERS_AT_ONCE) {
-            let listed: Vec<Attempt<Option<Vec<(String, u64)>>>> = std::thread::scope(|scope| {
+            let listed: Vec<Attempt<Folder>> = std::thread::scope(|scope| {
                 let threads: Vec<_> = some.iter().map(|path| scope.spawn(move || list(path))).collect();
                 threads.into_iter().map(|thread| thread.join().expect("a listing's panic is ours")).collect()
             });

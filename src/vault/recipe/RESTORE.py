@@ -16,6 +16,7 @@ restored, 4 something is missing or wrong and listed, 1 nothing could be done.
 How to do it by hand, if even this script does not run any more:
 
  1. age -d -i IDENTITY keys/owner-0001-age.age > id     The vault's own keys, an age identity file.
+    age -d -i id keys/epoch-0002.age >> id              More of them, if there is such a file.
  2. age -d -i id snaps/SEALER/SEQ.age | zstd -dc        The manifest, one CBOR map (RFC 8949). Its key 7
                                                         is the id of the root directory's node.
  3. age -d -i id packs/ab/....age | zstd -dc            The chunks of a pack, one after the other. Their
@@ -169,6 +170,12 @@ class Vault:
             raise Fatal("these keys are of another vault", "compare `id` in VAULT with their first line")
         with open(os.open(self.identity, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
             f.write(b"\n".join(re.findall(rb"^AGE-SECRET-KEY-1\w+", keys, re.M)) + b"\n")
+            f.flush()
+            # If the keys were rotated, later pairs are here, sealed to an identity that every key file holds.
+            for path in self.files("keys/epoch-*.age") + self.files("parity/keys/epoch-*.age"):
+                more = self.run("age", "-d", "-i", self.identity, path).stdout
+                f.write(b"".join(b"%s\n" % key for key in re.findall(rb"^AGE-SECRET-KEY-1\w+", more, re.M)))
+                f.flush()
 
     def manifest(self, sealer, seq):
         path = "snaps/%s/%s.age" % (sealer, seq)
