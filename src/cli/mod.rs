@@ -49,8 +49,7 @@ use crate::{
     cli::output::{Progress, Screen, When},
     error::{Error, Result},
     format::name_from,
-    store::{self, Calls, Store, Watched},
-    store::{self, Cached, Store},
+    store::{self, Cached, Calls, Store, Watched},
     sys::{self, Cancel, Clock, SystemClock},
     vault::{StateDir, Vault},
 };

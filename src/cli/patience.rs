@@ -14,6 +14,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// So long a call may still take after ^C.
 const PATIENCE_AT_END: Duration = Duration::from_secs(5);
+/// So long a command may take to end after ^C if no store is to blame.
+const PATIENCE_WITHOUT_CALL: Duration = Duration::from_secs(10);
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -28,9 +30,17 @@ pub fn watch(run: &Run, watches_signals: bool) -> Result<()> {
             if cancel.is_cancelled() {
                 stopped_at = stopped_at.or(Some(now));
             }
-            let Some((number, call)) = calls.oldest() else { continue };
+            let ending_since = stopped_at.map_or(Duration::ZERO, |at| now - at);
+            let Some((number, call)) = calls.oldest() else {
+                // Something else waits: a directory on a dead file server that is no store.
+                if ending_since > PATIENCE_WITHOUT_CALL {
+                    screen.error(&Error::cancelled().because("and something does not answer: this process ends as it is"));
+                    sys::leave(130);
+                }
+                continue;
+            };
             let waited = now.saturating_sub(call.since);
-            if stopped_at.is_some_and(|at| now - at > PATIENCE_AT_END) && waited > PATIENCE_AT_END {
+            if ending_since > PATIENCE_AT_END && waited > PATIENCE_AT_END {
                 let error =
                     Error::cancelled().because(format!("and the store does not answer since {} s: {}", waited.as_secs(), call.what));
                 screen.error(&error);

@@ -239,10 +239,10 @@ fn a_store_that_hangs_does_not_keep_an_interrupt_waiting() {
             .set(Some(Box::new(move |c, path| if c == call && path.starts_with(below) { Verdict::Hang } else { Verdict::Go })));
         let log = broken.home.path("log");
         let mut child = broken.coffre(&["seal", broken.home.source().to_str().unwrap()]).spawn(&log);
-        until("a call hangs", || broken.disk.device.is_stuck());
+        until(&format!("{call} hangs"), || broken.disk.device.is_stuck());
         send(&child, Signal::INT);
         let said = || fs::read_to_string(&log).unwrap();
-        until("it says that the store does not answer, and ends", || said().contains("does not answer"));
+        until(&format!("{call} hangs, and it says that the store does not answer"), || said().contains("does not answer"));
         // A request that a FUSE server has taken keeps even a process that was killed; a dead NFS server's does not.
         broken.disk.device.set(None);
         assert_eq!(child.wait().unwrap().code(), Some(130), "{call}: {}", said());

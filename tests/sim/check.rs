@@ -44,6 +44,10 @@ fn all(world: &World, dice: &mut Dice) {
         };
         assert_eq!(snapshot.id, sealed.id, "snapshot {key} is another one");
         let lost = read(&reader, snapshot, sealed);
+        // Signed well once, it counts for who knows that; to verify it is damaged as a whole, whatever of it still reads.
+        if world.is_hurt(&[key.receipt(), key.signature()]) {
+            continue;
+        }
         assert_lost_is_named(&report, snapshot, sealed, &lost);
     }
     assert_eq!(snapshots.iter().filter(|s| !world.sealed.contains_key(&s.key)).count(), 0, "snapshots that nobody sealed");

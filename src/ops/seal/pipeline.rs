@@ -183,7 +183,9 @@ pub fn run(job: &Job) -> Result<Assembled> {
             first.take(join(reader));
         }
         let assembled = first.take(join(assemble));
-        let compressed = compressors.into_iter().fold(true, |all, c| first.take(join(c)).is_some() && all);
+        // All are waited for, whatever one of them says.
+        let started = compressors.len();
+        let compressed = compressors.into_iter().filter_map(|c| first.take(join(c))).count() == started;
         if compressed && assembled.is_some() && first.0.is_none() {
             first.take(packs.finish(&full_in));
         }
