@@ -25,6 +25,7 @@ mod man;
 mod mount;
 mod mount_options;
 mod output;
+mod patience;
 mod progress;
 mod prune;
 mod restore;
@@ -48,7 +49,7 @@ use crate::{
     cli::output::{Progress, Screen, When},
     error::{Error, Result},
     format::name_from,
-    store::{self, Cached, Store},
+    store::{self, Cached, Calls, Store, Watched},
     sys::{self, Cancel, Clock, SystemClock},
     vault::{StateDir, Vault},
 };
@@ -106,6 +107,8 @@ pub struct Globals {
     cancel: Cancel,
     #[arg(skip)]
     screen: OnceLock<Arc<Screen>>,
+    #[arg(skip)]
+    calls: Calls,
 }
 
 #[derive(Subcommand)]
@@ -185,7 +188,8 @@ impl Globals {
 
     /// The store at `place`, and its path if it is a directory.
     fn store_at(&self, place: &str) -> Result<(Arc<dyn Store>, Option<PathBuf>)> {
-        store::open(place, || self.line.settings(&self.cancel))
+        let (store, path) = store::open(place, || self.line.settings(&self.cancel))?;
+        Ok((Arc::new(Watched::new(store, self.calls.clone(), Arc::new(SystemClock))), path))
     }
 
     /// Opens the vault.
@@ -302,6 +306,7 @@ impl Run<'_> {
         // A mount waits for its signals itself, and unmounts.
         if !matches!(command, Command::Mount(_)) {
             sys::catch_signals(&self.cancel)?;
+            patience::watch(self, true)?;
         }
         match command {
             Command::Init(args) => init::run(self, args),

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use serde::Serialize;
 
 use crate::{
-    cli::{Run, exit, keys, mount_options, shown},
+    cli::{Run, exit, keys, mount_options, patience, shown},
     error::{Error, Result},
     mount::{self, Options, Xattrs},
     sys,
@@ -165,6 +165,7 @@ fn serve(
     readiness: &mut sys::Readiness,
 ) -> Result<()> {
     sys::share_heaps();
+    patience::watch(run, false)?;
     let (reader, findings) = Reader::open(vault, owner, cache)?;
     for finding in findings {
         run.screen.warning(&format!("{}: {}; what it lists is looked for in the packs themselves", finding.object, finding.text));

@@ -9,6 +9,7 @@ mod local;
 mod memory;
 mod place;
 mod remote;
+mod watched;
 
 pub use cached::Cached;
 pub use faulty::{Fault, Faulty};
@@ -17,6 +18,7 @@ pub use local::Local;
 pub use memory::Memory;
 pub use place::open;
 pub use remote::{Settings, Traffic};
+pub use watched::{Call, Calls, Watched};
 
 use crate::error::{Error, Result};
 

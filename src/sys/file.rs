@@ -74,7 +74,7 @@ fn begin_writing(file: &File, offset: u64, len: u64) {
 fn bare(e: io::Error) -> io::Error {
     match e.raw_os_error() {
         Some(_) => e,
-        None => io::Error::from(e.kind()),
+        None => io::Error::new(e.kind(), e.to_string().split(" at path ").next().unwrap_or_default().to_owned()),
     }
 }
 

@@ -12,6 +12,7 @@ mod dir;
 mod file;
 mod lock;
 mod make;
+mod memory;
 mod meta;
 mod mounts;
 mod piped;
@@ -20,6 +21,7 @@ mod secret;
 mod set;
 mod signal;
 mod source;
+mod threads;
 mod time;
 
 pub use calendar::{Calendar, Period, parse_span};
@@ -38,11 +40,12 @@ pub use meta::{Names, SparseMap, Xattrs, map_sparse, xattrs_of_fd, xattrs_of_nam
 pub use mounts::{MountInfo, detach, mount_at, mounts, set_read_ahead, unmount};
 pub use piped::Piped;
 pub use process::{
-    PASSPHRASE_VARIABLE, available_cores, effective_ids, file_limit, give_way, host_name, is_root, memory_free_share, peak_memory_bytes,
-    raise_file_limit, random, readable_by_others, run_for_line, share_heaps,
+    PASSPHRASE_VARIABLE, available_cores, effective_ids, file_limit, give_way, host_name, is_root, leave, memory_free_share,
+    peak_memory_bytes, raise_file_limit, random, readable_by_others, run_for_line, share_heaps,
 };
 pub use secret::{Wiped, lock_memory, refuse_dumps, wipe_stack};
 pub use set::Subject;
-pub use signal::{Cancel, CaughtSignals, catch_signals};
+pub use signal::{Cancel, CaughtSignals, catch_signals, leave_signals_to_others};
 pub use source::{Manners, SourceFile};
+pub use threads::{quietly, share, spawn_in, start};
 pub use time::{day_name, parse_moment, parse_start, utc_name, utc_stamp, utc_text};

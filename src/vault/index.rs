@@ -114,16 +114,15 @@ impl Index {
         let new: Vec<Key> = new.collect();
         let threads = sys::available_cores().min(THREADS_MAX).min(new.len());
         let mut findings = Vec::new();
-        std::thread::scope(|scope| {
+        std::thread::scope(|scope| -> Result<()> {
             // Thread n reads every n-th segment, and they are taken in turn: the order of packs is always the same.
-            let queues: Vec<Receiver<Told>> = (0..threads)
+            let queues = (0..threads)
                 .map(|first| {
                     let (tell, told) = sync_channel(PACKS_WAITING);
                     let mine = new.iter().skip(first).step_by(threads);
-                    scope.spawn(move || mine.for_each(|key| read_packs(store, key, identities, &tell)));
-                    told
+                    sys::spawn_in(scope, move || mine.for_each(|key| read_packs(store, key, identities, &tell))).map(|_| told)
                 })
-                .collect();
+                .collect::<Result<Vec<Receiver<Told>>>>()?;
             for (n, key) in new.iter().enumerate() {
                 loop {
                     match queues[n % threads].recv() {
@@ -139,7 +138,8 @@ impl Index {
                     }
                 }
             }
-        });
+            Ok(())
+        })?;
         Ok(findings)
     }
 

@@ -251,8 +251,12 @@ impl<'a> Writer<'a> {
     /// The small public objects that every receipt names, with their hashes.
     fn public_objects(&self) -> Result<Vec<(Digest, Key)>> {
         let store = &*self.vault.store;
-        let mut keys: Vec<Key> = ["VAULT", "README.txt", "RESTORE.py"].map(Key::fixed).to_vec();
-        keys.retain(|key| store.stat(key).is_ok_and(|len| len.is_some()));
+        let mut keys = Vec::new();
+        for key in ["VAULT", "README.txt", "RESTORE.py"].map(Key::fixed) {
+            if store.stat(&key)?.is_some() {
+                keys.push(key);
+            }
+        }
         for folder in ["keys", "signers"] {
             keys.extend(store::list_all(store, folder)?.into_iter().map(|(key, _)| key));
         }

@@ -21,6 +21,7 @@ use crate::{
         verify::{Pruned, listed},
     },
     store::Key,
+    sys,
     vault::{Chain, Finding, Trouble},
 };
 
@@ -70,31 +71,28 @@ pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> 
     let work: Vec<(&Key, &Digest, u64)> = wanted.iter().filter_map(|(key, digest)| Some((key, digest, *there.get(key)?))).collect();
     let total = work.iter().map(|(_, _, len)| len).sum();
     let (next, tally, began) = (AtomicUsize::new(0), Mutex::<Tally>::default(), context.clock.monotonic());
-    std::thread::scope(|scope| {
-        let worker = || {
-            let mut buf = vec![0; STEP];
-            while let Some((key, digest, len)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let told = |n: usize| {
-                    let mut tally = tally.lock().expect("nobody panics while holding the tally");
-                    tally.bytes += n as u64;
-                    tell(context, began, &mut tally, total);
-                };
-                let finding = match hash(context, key, *len, &mut buf, &told) {
-                    Ok(now) if now == **digest => None,
-                    Ok(_) => Some(Finding::of(Trouble::Altered, key.as_str(), "its content is not what it was")),
-                    Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
-                    Err(e) if e.kind() == ErrorKind::Missing => Some(Finding::of(Trouble::Deleted, key.as_str(), "is gone")),
-                    Err(e) => Some(Finding::new(key.as_str(), e.chain())),
-                };
+    let worker = || {
+        let mut buf = vec![0; STEP];
+        while let Some((key, digest, len)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let told = |n: usize| {
                 let mut tally = tally.lock().expect("nobody panics while holding the tally");
-                tally.objects += 1;
-                tally.findings.extend(finding);
-            }
-            Ok(())
-        };
-        let workers: Vec<_> = (0..context.workers.clamp(1, work.len().max(1))).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().try_for_each(|w| w.join().expect("a worker's panic is ours"))
-    })?;
+                tally.bytes += n as u64;
+                tell(context, began, &mut tally, total);
+            };
+            let finding = match hash(context, key, *len, &mut buf, &told) {
+                Ok(now) if now == **digest => None,
+                Ok(_) => Some(Finding::of(Trouble::Altered, key.as_str(), "its content is not what it was")),
+                Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
+                Err(e) if e.kind() == ErrorKind::Missing => Some(Finding::of(Trouble::Deleted, key.as_str(), "is gone")),
+                Err(e) => Some(Finding::new(key.as_str(), e.chain())),
+            };
+            let mut tally = tally.lock().expect("nobody panics while holding the tally");
+            tally.objects += 1;
+            tally.findings.extend(finding);
+        }
+        Ok(())
+    };
+    sys::share(context.workers.clamp(1, work.len().max(1)), worker)?;
     let tally = tally.into_inner().expect("nobody panicked while holding the tally");
     report.objects = tally.objects;
     report.bytes = tally.bytes;

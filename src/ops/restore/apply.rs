@@ -103,11 +103,7 @@ impl Apply<'_> {
         if len == 0 {
             return Ok(());
         }
-        std::thread::scope(|scope| {
-            let others: Vec<_> = (1..workers.clamp(1, len)).map(|_| scope.spawn(worker)).collect();
-            let mine = worker();
-            others.into_iter().map(|h| h.join().expect("a worker's panic is ours")).fold(mine, Result::and)
-        })
+        sys::share(workers.clamp(1, len), worker)
     }
 
     /// A file that could not be written: a problem of its own, or the end of all if there is no room.

@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::{
     error::Result,
     event::{Event, HowFar, Sink},
-    sys::{Cancel, Clock},
+    sys::{self, Cancel, Clock},
     vault::{Expected, Finding, Reader, StateDir, Vault, settle},
 };
 
@@ -170,15 +170,11 @@ pub fn run(context: &Context, depth: Depth) -> Result<Report> {
 fn in_parallel<T: Sync>(context: &Context, items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     use std::sync::atomic::{AtomicUsize, Ordering};
     let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        let worker = || {
-            while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                context.cancel.check()?;
-                work(item)?;
-            }
-            Ok(())
-        };
-        let handles: Vec<_> = (0..context.workers.clamp(1, items.len().max(1))).map(|_| scope.spawn(worker)).collect();
-        handles.into_iter().try_for_each(|h| h.join().expect("a worker's panic is ours"))
+    sys::share(context.workers.clamp(1, items.len().max(1)), || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            context.cancel.check()?;
+            work(item)?;
+        }
+        Ok(())
     })
 }
