@@ -123,6 +123,15 @@ const ROWS: &[Row] = &[
         &["other-vault host1/4.b3"],
     ),
     (STORAGE, "mix two vaults: a pack in place of another", Plain, foreign_pack, &["altered pack"], &["altered pack"], &["altered pack"]),
+    (
+        STORAGE,
+        "flip a byte of a pack that no receipt names",
+        Plain,
+        unnamed_pack,
+        HARMLESS,
+        &["altered other pack"],
+        &["altered other pack"],
+    ),
     (STORAGE, "mix two vaults: one more pack", Plain, |w, s| drop(copy(&w.other.store, s, &w.other.pack)), HARMLESS, HARMLESS, HARMLESS),
     (STORAGE, "mix two vaults: the list of signers", Plain, foreign_signers, FOREIGN_LIST, FOREIGN_LIST_AUDIT, FOREIGN_LIST_FRESH),
     (STORAGE, "delete the tail", Plain, |_, s| remove(s, 3), &["rolled-back host1/3.b3"], &["rolled-back snaps/host1"], TAIL),
@@ -425,6 +434,11 @@ fn foreign_snapshot(world: &World, store: &Memory) {
 
 fn foreign_pack(world: &World, store: &Memory) {
     put_over(store, &world.pack, objects(&world.other.store)[&world.other.pack].clone());
+}
+
+fn unnamed_pack(world: &World, store: &Memory) {
+    let key = copy(&world.other.store, store, &world.other.pack);
+    flip(store, &key);
 }
 
 fn foreign_signers(world: &World, store: &Memory) {

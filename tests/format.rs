@@ -1,6 +1,10 @@
 //! What was written once opens for ever: a vault of format 1, kept as it was made, with every kind of entry.
 #![allow(clippy::unwrap_used)] // a test may stop at the first surprise
 
+mod common;
+#[path = "format/golden.rs"]
+mod golden;
+
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use coffre::{

@@ -2,8 +2,14 @@
 #![allow(clippy::unwrap_used)] // a test may stop at the first surprise
 
 mod common;
+#[path = "keys/cost.rs"]
+mod cost;
+#[path = "keys/owners.rs"]
+mod owners;
 #[path = "keys/sealers.rs"]
 mod sealers;
+#[path = "keys/thief.rs"]
+mod thief;
 
 use std::path::{Path, PathBuf};
 

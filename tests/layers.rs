@@ -17,7 +17,7 @@ const SIBLINGS: [(&str, &str); 2] = [("sys", "format"), ("pack", "catalog")];
 
 /// Each foreign crate and where it may be named: a folder, or a file.
 const HOMES: &[(&str, &[&str])] = &[
-    ("age", &["pack/cipher.rs", "vault/owners.rs", "vault/keys.rs"]),
+    ("age", &["pack/cipher.rs", "vault/callbacks.rs", "vault/owners.rs", "vault/recipients.rs", "vault/keys.rs"]),
     ("age_core", &["pack/cipher.rs", "vault/owners.rs"]),
     ("bech32", &["pack/cipher.rs"]),
     ("blake3", &["format/id.rs"]),
@@ -25,6 +25,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli/"]),
     ("clap_mangen", &["cli/"]),
     ("crossbeam_channel", &["ops/seal/"]),
+    ("flate2", &["ops/dump/"]),
     ("fuser", &["mount/"]),
     ("getrandom", &["sys/"]),
     ("indicatif", &["cli/"]),
@@ -33,14 +34,16 @@ const HOMES: &[(&str, &[&str])] = &[
     ("minicbor", &["format/"]),
     ("quick_cache", &["pack/"]),
     ("reed_solomon_simd", &["pack/parity.rs"]),
-    ("ring", &["pack/cipher.rs"]),
+    ("ring", &["pack/cipher.rs", "store/remote/sign.rs"]),
     ("rpassword", &["cli/"]),
     ("rustix", &["sys/"]),
     ("serde_json", &["cli/"]),
     ("signal_hook", &["sys/"]),
+    ("similar", &["ops/diff/text.rs"]),
     ("sled", &["catalog/"]),
     ("ssh_key", &["vault/sign.rs"]),
     ("tempfile", &["sys/"]),
+    ("ureq", &["store/remote/http.rs"]),
     ("uzers", &["sys/"]),
     ("zstd", &["pack/frame.rs"]),
 ];

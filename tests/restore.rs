@@ -8,6 +8,10 @@ mod choice;
 mod common;
 #[path = "restore/damage.rs"]
 mod damage;
+#[path = "restore/dump.rs"]
+mod dump;
+#[path = "restore/in_place.rs"]
+mod in_place;
 #[path = "restore/outside.rs"]
 mod outside;
 

@@ -1,4 +1,5 @@
-//! Seeded lives of a vault against a plain map: seals, crashes, torn and lost writes, two machines at once, damage, lost catalogs.
+//! Seeded lives of a vault against a plain map: seals, crashes, torn and lost writes, two machines at once, prunes, copies, damage, lost
+//! catalogs.
 //!
 //! The simulation owns the store (`Faulty<Memory>`), the clock and the state directories; sled's own files are rolled back, lost,
 //! swapped or hurt as a whole between steps. After every step: what was sealed reads back exactly, or fails where something was
@@ -10,6 +11,8 @@
 
 mod common;
 
+#[path = "sim/bytes.rs"]
+mod bytes;
 #[path = "sim/check.rs"]
 mod check;
 #[path = "sim/dice.rs"]
@@ -20,6 +23,8 @@ mod found;
 mod life;
 #[path = "sim/machine.rs"]
 mod machine;
+#[path = "sim/owner.rs"]
+mod owner;
 #[path = "sim/source.rs"]
 mod source;
 #[path = "sim/world.rs"]

@@ -195,7 +195,7 @@ fn every_encrypted_object_is_age_around_zstd() {
         done",
     );
     let mut lines = said.lines();
-    assert_eq!(lines.next(), Some("2"), "the owner's file holds the data and the meta identity");
+    assert_eq!(lines.next(), Some("3"), "the owner's file holds the data and the meta identity, and the way's own");
     for line in lines.by_ref() {
         let len: u64 = line.split(' ').next_back().unwrap().parse().unwrap_or_else(|_| panic!("{said}"));
         assert!(len > 0, "{line}");

@@ -13,7 +13,7 @@ from contestants import age_key, contestants
 from harness import ROOT, fail, say
 
 # What is measured in passing: any mount answers, and memory is highest after a whole copy.
-ALONG_WITH = {"find": ["mount"], "cp-a": ["restore", "rss"]}
+ALONG_WITH = {"find": ["mount"], "cp-a": ["rss"]}
 COLD = {"first", "again", "size", "mount", "find", "cp-r", "cp-a", "restore", "rss"}
 
 
@@ -32,6 +32,8 @@ class ColdRun:
         for measure in ("find", "cp-r", "cp-a"):
             if self.only & {measure, *ALONG_WITH.get(measure, ())}:
                 self.read(measure)
+        if "restore" in self.only:
+            self.restores()
         for each in self.contestants:
             if each.answers:
                 self.record("mount", each.name, statistics.median(each.answers))
@@ -72,8 +74,6 @@ class ColdRun:
             each.mount()
             self.record(measure, each.name, self.step(measure, each.copied_from(), each))
             each.unmount()
-            if measure == "cp-a" and "restore" in self.only:
-                self.restore(each)
         if measure in self.only:
             self.bench.cold()
             self.record(measure, "plain", self.step(measure, self.bench.tree, None))
@@ -89,13 +89,12 @@ class ColdRun:
         # Where some files cannot be read, cp says so and goes on; the time still counts.
         secs = self.bench.timed(["cp", measure[2:], source, destination], allowed=(0, 1)).secs
         if each and each.name == "coffre" and measure == "cp-a":
-            self.record("restore", "coffre", secs)
             if self.index == 0:
-                self.check(destination)
+                self.check(destination, "what cp -a took out of coffre's mount")
         self.bench.discard(destination)
         return secs
 
-    def check(self, copy):
+    def check(self, copy, what):
         """The time of a wrong copy means nothing."""
         ignore = [] if os.getuid() == 0 else ["--ignore", "uid,gid,unreadable"]
         compared = subprocess.run(
@@ -104,11 +103,22 @@ class ColdRun:
         )
         if compared.returncode != 0:
             say(compared.stdout + compared.stderr)
-            fail("what cp -a took out of coffre's mount is not the tree")
+            fail(f"{what} is not the tree")
 
-    def restore(self, each):
-        if each.name != "restic":
-            return
+    def restores(self):
+        """Everything back, by each in turn and by cp -a: every other round the other one is first."""
         destination = self.bench.path("out")
-        self.record("restore", "restic", each.restore(destination).secs)
+        turns = self.contestants if self.index % 2 == 0 else self.contestants[::-1]
+        for each in turns:
+            spent = each.restore(self.bench.tree, destination)
+            self.record("restore", each.name, spent.secs)
+            self.record("restore-cpu", each.name, spent.cpu)
+            self.record("restore-rss", each.name, spent.peak)
+            if each.name == "coffre" and self.index == 0:
+                self.check(destination, "what coffre restored")
+            self.bench.discard(destination)
+        self.bench.cold()
+        spent = self.bench.timed(["cp", "-a", self.bench.tree, destination], allowed=(0, 1))
+        self.record("restore", "plain", spent.secs)
+        self.record("restore-cpu", "plain", spent.cpu)
         self.bench.discard(destination)

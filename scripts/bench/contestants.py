@@ -101,6 +101,10 @@ class Coffre(Contestant):
         # 3: some files could not be read, as an ordinary user must expect.
         return self.call("seal", *options, tree, allowed=(0, 3))
 
+    def restore(self, tree, destination):
+        self.bench.cold()
+        return self.call("restore", f"latest:{tree}", "--to", destination, allowed=(0, 3))
+
     def can(self, option):
         """Whether seal has this option."""
         shown = subprocess.run([self.binary, "seal", "--help"], capture_output=True, text=True, check=False)
@@ -137,7 +141,7 @@ class Restic(Contestant):
     def seal(self, tree):
         return self.call("backup", "--quiet", tree, allowed=(0, 3))
 
-    def restore(self, destination):
+    def restore(self, _, destination):
         self.bench.cold()
         return self.call("restore", "latest", "--target", destination)
 

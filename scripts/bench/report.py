@@ -37,8 +37,11 @@ MEASURES = {
     "find": [Row("find", "find -printf %s, whole tree", "s", "find on the disk")],
     "cp-r": [Row("cp-r", "cp -r of the whole tree", "s", "cp -r on the disk")],
     "cp-a": [Row("cp-a", "cp -a of the whole tree", "s", "cp -a on the disk")],
-    # What restic's users do instead of cp; coffre's side is the cp -a above, once more.
-    "restore": [Row("restore", "coffre cp -a, restic restore", "s")],
+    "restore": [
+        Row("restore", "restore, cold", "s", "cp -a on the disk", [Bar("restic", 0.5)]),
+        Row("restore-cpu", "  user + system", "s", "cp -a on the disk", [Bar("restic", 0.5)]),
+        Row("restore-rss", "  peak memory", "MiB"),
+    ],
     "rss": [Row("rss-seal", "peak memory of first seal", "MB"), Row("rss-mount", "peak memory of the mount", "MB")],
     "seal": [
         Row("warm-first", "warm first seal", "s", None, [Bar("restic", 1 / 3.5)]),

@@ -56,13 +56,18 @@ pub struct PendingPack {
 
 /// The open catalog. One process at a time.
 pub struct Catalog {
-    db: Option<sled::Db>,
+    open: Option<Open>,
+    dir: PathBuf,
+    state: State,
+}
+
+/// All that is sled's, to be dropped together, and with care.
+struct Open {
+    db: sled::Db,
     chunks: sled::Tree,
     pending: sled::Tree,
     dirs: sled::Tree,
     entries: sled::Tree,
-    dir: PathBuf,
-    state: State,
 }
 
 /// Why a catalog starts empty.
@@ -75,11 +80,14 @@ pub enum Fresh {
 }
 
 fn failed(e: sled::Error) -> Error {
-    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     match e {
         // Not the catalog is at fault, and a new one would meet the same.
         sled::Error::Io(e) if matches!(e.kind(), StorageFull | QuotaExceeded) => Error::io("cannot write the catalog", e)
             .hint("make room where the state directory lies, or set COFFRE_STATE_DIR to another place"),
+        sled::Error::Io(e) if matches!(e.kind(), ReadOnlyFilesystem | PermissionDenied) => {
+            Error::io("cannot write the catalog in the state directory", e).hint("set COFFRE_STATE_DIR to a directory that can be written")
+        }
         e => broken(&e.to_string()),
     }
 }
@@ -88,9 +96,9 @@ fn broken(why: &str) -> Error {
     Error::corrupt("the catalog cannot be used").because(why).hint("coffre catalog rebuild")
 }
 
-/// Runs `f`; a panic inside sled becomes an error.
+/// Runs `f`; a panic inside sled becomes an error, and says nothing itself.
 fn guard<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err(broken("sled panicked")))
+    sys::quietly(|| catch_unwind(AssertUnwindSafe(f))).unwrap_or_else(|_| Err(broken("sled panicked")))
 }
 
 impl Catalog {
@@ -128,8 +136,12 @@ impl Catalog {
             make_private(dir, &state)?;
             let tree = |name: &str| db.open_tree(name).map_err(failed);
             let (chunks, pending, dirs, entries) = (tree("chunks")?, tree("pending")?, tree("dirs")?, tree("entries")?);
-            Ok(Self { chunks, pending, dirs, entries, db: Some(db), dir: dir.to_owned(), state })
+            Ok(Self { open: Some(Open { db, chunks, pending, dirs, entries }), dir: dir.to_owned(), state })
         })
+    }
+
+    fn sled(&self) -> &Open {
+        self.open.as_ref().expect("open until dropped")
     }
 
     /// What is known besides the records: heads absorbed, seals committed.
@@ -147,7 +159,7 @@ impl Catalog {
     /// 10 ms for a million chunks.
     pub fn known(&self, mut each: impl FnMut(PackStart, &mut dyn Iterator<Item = ShortId>)) -> Result<()> {
         guard(|| {
-            for record in self.chunks.iter() {
+            for record in self.sled().chunks.iter() {
                 let (key, ids) = record.map_err(failed)?;
                 let Some(pack) = key.get(..16).and_then(|start| start.try_into().ok()) else { continue };
                 each(pack, &mut ids.chunks_exact(16).map(|id| id.try_into().expect("16 bytes")));
@@ -161,11 +173,16 @@ impl Catalog {
         // First: a death in between must not leave directories that count and packs that nobody misses.
         self.state.committed.clear();
         self.state.save(&self.dir)?;
+        self.drop_packs(gone)
+    }
+
+    /// Forgets packs of which everything that counts is elsewhere too.
+    pub fn drop_packs(&self, gone: &std::collections::BTreeSet<PackStart>) -> Result<()> {
         guard(|| {
             for pack in gone {
-                for record in self.chunks.scan_prefix(pack) {
+                for record in self.sled().chunks.scan_prefix(pack) {
                     let (key, _) = record.map_err(failed)?;
-                    self.chunks.remove(key).map_err(failed)?;
+                    self.sled().chunks.remove(key).map_err(failed)?;
                 }
             }
             Ok(())
@@ -177,7 +194,7 @@ impl Catalog {
         let ids: Vec<u8> = ids.flat_map(|id| short_id(&id)).collect();
         guard(|| {
             for (n, piece) in ids.chunks(IDS_PER_RECORD * 16).enumerate() {
-                self.chunks.insert(piece_key(digest, n), piece).map_err(failed)?;
+                self.sled().chunks.insert(piece_key(digest, n), piece).map_err(failed)?;
             }
             Ok(())
         })
@@ -188,9 +205,9 @@ impl Catalog {
         guard(|| {
             for (n, piece) in pack.table.chunks(TABLE_PIECE_LEN).enumerate() {
                 let value = [&pack.digest.as_bytes()[..], &pack.stored_len.to_le_bytes(), piece].concat();
-                self.pending.insert(piece_key(&pack.digest, n), value).map_err(failed)?;
+                self.sled().pending.insert(piece_key(&pack.digest, n), value).map_err(failed)?;
             }
-            self.pending.flush().map(drop).map_err(failed)
+            self.sled().pending.flush().map(drop).map_err(failed)
         })?;
         self.sync()
     }
@@ -199,7 +216,7 @@ impl Catalog {
     pub fn pending(&self) -> Result<Vec<PendingPack>> {
         guard(|| {
             let mut packs: Vec<PendingPack> = Vec::new();
-            for record in self.pending.iter() {
+            for record in self.sled().pending.iter() {
                 let (_, value) = record.map_err(failed)?;
                 let Some((head, piece)) = value.split_at_checked(40) else { continue };
                 let digest = Digest::from_slice(&head[..32]).expect("32 bytes");
@@ -217,32 +234,32 @@ impl Catalog {
 
     /// Forgets all pending packs: they are in a receipt now, or gone.
     pub fn clear_pending(&self) -> Result<()> {
-        guard(|| self.pending.clear().map_err(failed))
+        guard(|| self.sled().pending.clear().map_err(failed))
     }
 
     /// The short record of the directory with this keyed name.
     pub fn dir(&self, name: &[u8; 16]) -> Result<Option<Vec<u8>>> {
-        guard(|| Ok(self.dirs.get(name).map_err(failed)?.map(|v| v.to_vec())))
+        guard(|| Ok(self.sled().dirs.get(name).map_err(failed)?.map(|v| v.to_vec())))
     }
 
     /// The entries of the directory with this keyed name.
     pub fn entries(&self, name: &[u8; 16]) -> Result<Option<Vec<u8>>> {
-        guard(|| Ok(self.entries.get(name).map_err(failed)?.map(|v| v.to_vec())))
+        guard(|| Ok(self.sled().entries.get(name).map_err(failed)?.map(|v| v.to_vec())))
     }
 
     /// Remembers entries of a directory under their keyed name.
     pub fn put_entries(&self, name: &[u8; 16], entries: &[u8]) -> Result<()> {
-        guard(|| self.entries.insert(name, entries).map(drop).map_err(failed))
+        guard(|| self.sled().entries.insert(name, entries).map(drop).map_err(failed))
     }
 
     /// Remembers a directory's short record.
     pub fn put_dir(&self, name: &[u8; 16], record: &[u8]) -> Result<()> {
-        guard(|| self.dirs.insert(name, record).map(drop).map_err(failed))
+        guard(|| self.sled().dirs.insert(name, record).map(drop).map_err(failed))
     }
 
     /// Makes everything durable and notes `state`; catalogs of earlier generations go.
     pub fn commit(&mut self, change: impl FnOnce(&mut State)) -> Result<()> {
-        guard(|| self.db.as_ref().expect("open until dropped").flush().map(drop).map_err(failed))?;
+        guard(|| self.sled().db.flush().map(drop).map_err(failed))?;
         self.sync()?;
         change(&mut self.state);
         self.state.dirty = false;
@@ -262,11 +279,15 @@ impl Catalog {
 
 impl Drop for Catalog {
     fn drop(&mut self) {
-        if let Some(db) = self.db.take()
-            && guard(|| db.flush().map(drop).map_err(failed)).is_err()
-        {
-            // Dropping a broken Db can panic or wait for ever; the process will not need the memory back.
-            std::mem::forget(db);
+        let Some(open) = self.open.take() else { return };
+        match guard(|| open.db.flush().map(drop).map_err(failed)) {
+            // Dropping writes once more, and panics where that fails. What was promised is durable already.
+            Ok(()) => drop(guard(|| {
+                drop(open);
+                Ok(())
+            })),
+            // Dropping a broken Db can wait for ever; the process will not need the memory back.
+            Err(_) => std::mem::forget(open),
         }
     }
 }
@@ -290,13 +311,13 @@ fn generations(dir: &Path) -> Vec<u64> {
     numbers
 }
 
-/// Opens sled at `path`; within a time limit if the last writer died.
 /// sled gives its files what the umask leaves; they hold names of files.
 fn make_private(dir: &Path, state: &State) -> Result<()> {
     let path = generation(dir, state.generation);
     sys::make_private(&path).map_err(|e| Error::io(format!("cannot keep {} from others", path.display()), e))
 }
 
+/// Opens sled at `path`; within a time limit if the last writer died.
 fn open_db(path: &Path, careful: bool) -> Result<sled::Db> {
     let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None).use_compression(false);
     let open = move || guard(|| config.open().map_err(failed));

@@ -25,6 +25,8 @@ pub struct State {
     pub heads: BTreeMap<String, (u64, SnapshotId)>,
     /// Numbers of this host's committed seals: directory records of others do not count.
     pub committed: BTreeSet<u64>,
+    /// Names of the condemnations whose packs were dropped, and what took their place taken in.
+    pub honoured: BTreeSet<String>,
 }
 
 /// Committed seals remembered; older directory records are read again, which costs time only.
@@ -32,7 +34,7 @@ const COMMITTED_MAX: usize = 4096;
 
 impl State {
     pub(super) fn new(vault: VaultId, generation: u64) -> Self {
-        Self { vault, generation, dirty: false, heads: BTreeMap::new(), committed: BTreeSet::new() }
+        Self { vault, generation, dirty: false, heads: BTreeMap::new(), committed: BTreeSet::new(), honoured: BTreeSet::new() }
     }
 
     /// Notes that this host's seal `seq` is committed.
@@ -63,6 +65,9 @@ impl State {
         for seq in &self.committed {
             text.push_str(&format!("committed {seq}\n"));
         }
+        for name in &self.honoured {
+            text.push_str(&format!("honoured {name}\n"));
+        }
         text + "end\n"
     }
 
@@ -81,6 +86,7 @@ impl State {
                     state.heads.insert((*sealer).to_owned(), (seq.parse().ok()?, SnapshotId::from_bytes(unhex(id)?)));
                 }
                 ["committed", seq] => drop(state.committed.insert(seq.parse().ok()?)),
+                ["honoured", name] => drop(state.honoured.insert((*name).to_owned())),
                 _ => return None,
             }
         }
@@ -97,6 +103,7 @@ mod tests {
         let mut state = State::new(VaultId([3; 16]), 7);
         state.heads.insert("web".into(), (4, SnapshotId::from_bytes([9; 32])));
         state.note_committed(4);
+        state.honoured.insert("0000000003.1a2b3c4d5e6f7081".into());
         assert_eq!(State::parse(&state.text()), Some(state.clone()));
         let text = state.text();
         assert_eq!(State::parse(&text[..text.len() - 5]), None);

@@ -8,7 +8,7 @@ use crate::{
     vault::{Expected, public_key},
 };
 
-/// Check all that can be checked without any secret, on the machine that stores the vault.
+/// Check all that can be checked without any secret, on the machine that stores the vault
 ///
 /// Reads every object and holds it against its hash; checks who signed each snapshot, and that none is missing, moved, foreign,
 /// unsigned or signed by a revoked sealer. Says what it cannot know. Exit code 4 if anything is wrong. README.txt in the vault does the same

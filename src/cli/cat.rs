@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    cli::{Run, keys, split_snap_path},
+    cli::{DISK_CACHE_BYTES, Run, complete, keys, split_snap_path},
     error::{Error, Result},
     ops,
     vault::{Reader, Selector, select},
@@ -16,7 +16,7 @@ const CACHE_BYTES: u64 = 16 << 20;
 #[derive(clap::Args)]
 pub struct Args {
     /// Snapshot and path: `latest:/etc/hosts`, `1a2b3c4d:/etc/hosts`, `yesterday:/etc/hosts`
-    #[arg(value_name = "SNAP:PATH")]
+    #[arg(value_name = "SNAP:PATH", add = complete::snap_path())]
     what: String,
 }
 
@@ -27,7 +27,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         return Err(Error::usage(format!("`{}` names no file", args.what)).hint("write SNAP:PATH, such as latest:/etc/hosts"));
     }
     let selector = Selector::parse(snap, run.clock.now_ns())?;
-    let opened = run.globals.open()?;
+    let opened = run.globals.open_to_read(DISK_CACHE_BYTES)?;
     let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
     let (snapshots, findings) = opened.vault.snapshots(&owner)?;
     for finding in findings {

@@ -40,10 +40,12 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         None => run.globals.store()?,
     };
     let (to, to_path) = run.globals.store_at(&args.dest)?;
-    if from_path == to_path {
+    if from.describe() == to.describe() {
         return Err(Error::usage(format!("{} is the vault itself", to.describe())).hint("name another place for the copy"));
     }
-    if to_path.starts_with(&from_path) || from_path.starts_with(&to_path) {
+    if let (Some(a), Some(b)) = (&from_path, &to_path)
+        && (a.starts_with(b) || b.starts_with(a))
+    {
         return Err(Error::usage(format!("{} and {} lie inside one another", from.describe(), to.describe()))
             .hint("put the copy beside the vault, or better on another disk"));
     }

@@ -36,6 +36,10 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
+    if args.file.as_ref().is_some_and(|path| Token::is_token(&path.to_string_lossy())) {
+        return Err(Error::usage("that is the token itself, on a command line that everybody on this machine can see")
+            .hint("give a file, or pipe it; and have an owner make another: coffre key add --sealer NAME --again"));
+    }
     let opened = run.globals.open()?;
     let text = match args.file.as_deref().filter(|path| path.as_os_str() != "-") {
         Some(path) => keys::secret_file(path)?,

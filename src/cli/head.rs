@@ -6,7 +6,7 @@ use crate::{
     ops::head::{self, Head},
 };
 
-/// Print each sealer's newest snapshot in six words, to be compared by eye.
+/// Print each sealer's newest snapshot in six words, to be compared by eye
 ///
 /// The words are the first 66 bits of the snapshot's id, which is the hash of its receipt; the receipt names the one before it by
 /// hash, so two vaults with one head have one history. `coffre seal` prints them too. Needs no key.

@@ -15,7 +15,7 @@ use crate::{
 /// Create a vault.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Public key that opens the vault: age1..., or an ssh-ed25519 or ssh-rsa line (repeatable)
+    /// Public key that opens the vault: age1..., that of an age plugin, or an ssh-ed25519 or ssh-rsa line (repeatable)
     #[arg(long, value_name = "KEY")]
     recipient: Vec<String>,
     /// File with such keys, one a line
@@ -46,19 +46,8 @@ struct Made {
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let (store, _) = run.globals.store()?;
-    let mut ways: Vec<Way> = args.recipient.iter().map(|text| Way::parse(text)).collect::<Result<_>>()?;
-    for path in &args.recipients_file {
-        let text = std::fs::read_to_string(path).map_err(|e| {
-            Error::io(format!("cannot read {}", path.display()), e).hint("check the path that --recipients-file names; nothing was made")
-        })?;
-        let before = ways.len();
-        for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-            ways.push(Way::parse(line)?);
-        }
-        if ways.len() == before {
-            return Err(Error::usage(format!("{} holds no public key", path.display())));
-        }
-    }
+    let mut ways: Vec<Way> = recipients_in(&args.recipient, &args.recipients_file)?;
+    ways = ways.into_iter().map(|way| way.asking(keys::person())).collect();
     // A passphrase in the environment is meant for opening vaults; beside recipients only an option adds one.
     match keys::passphrase(run.globals, !ways.is_empty())? {
         Some(secret) => ways.push(Way::Passphrase(secret)),
@@ -77,4 +66,22 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     run.screen.data(&made, || made.recovery_kit.clone())?;
     run.screen.note(&format!("vault {} is ready; print the kit above and keep it apart from this machine", made.place));
     Ok(0)
+}
+
+/// The ways in that public keys and files of them name.
+pub fn recipients_in(recipients: &[String], files: &[PathBuf]) -> Result<Vec<Way>> {
+    let mut ways: Vec<Way> = recipients.iter().map(|text| Way::parse(text)).collect::<Result<_>>()?;
+    for path in files {
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Error::io(format!("cannot read {}", path.display()), e).hint("check the path that --recipients-file names; nothing was made")
+        })?;
+        let before = ways.len();
+        for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+            ways.push(Way::parse(line)?);
+        }
+        if ways.len() == before {
+            return Err(Error::usage(format!("{} holds no public key", path.display())));
+        }
+    }
+    Ok(ways)
 }

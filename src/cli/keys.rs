@@ -9,7 +9,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use crate::{
-    cli::{Globals, state_base},
+    cli::{Globals, output::visible, state_base},
     error::{Error, ErrorKind, Result},
     sys,
     vault::{Ask, OwnerKeys, StateDir, Unlocking, Vault},
@@ -29,6 +29,16 @@ impl Ask for Terminal {
                 .because(e)
                 .hint("give --passphrase-file, --passphrase-command or --identity")
         })
+    }
+
+    fn public(&self, what: &str) -> Option<String> {
+        eprint!("{}: ", visible(what));
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).ok().filter(|n| *n > 0).map(|_| line.trim_end().to_owned())
+    }
+
+    fn tell(&self, text: &str) {
+        eprintln!("coffre: {}", visible(text));
     }
 }
 
@@ -76,7 +86,7 @@ pub fn passphrase(globals: &Globals, explicit: bool) -> Result<Option<Zeroizing<
         let line = sys::run_for_line(command)?;
         return not_empty(&line, &format!("`{command}`")).map(Some);
     }
-    match std::env::var("COFFRE_PASSPHRASE") {
+    match std::env::var(sys::PASSPHRASE_VARIABLE) {
         Ok(text) if !explicit && !text.is_empty() => Ok(Some(Zeroizing::new(text))),
         _ => Ok(None),
     }
@@ -101,29 +111,41 @@ fn identity_files(globals: &Globals) -> Vec<PathBuf> {
 
 /// Gathers what was given to unlock a vault. Asks nothing yet.
 pub fn unlocking(globals: &Globals) -> Result<Unlocking> {
-    let ask: Option<Arc<dyn Ask>> = can_ask().then(|| Arc::new(Terminal) as _);
-    let mut unlocking = Unlocking::asking(ask);
+    let mut unlocking = Unlocking::asking(person());
+    // First, since it may be that of an SSH key.
+    if let Some(secret) = passphrase(globals, false)? {
+        unlocking = unlocking.with_passphrase(secret);
+    }
     for path in identity_files(globals) {
         let (text, mode) = read_small(&path)?;
         // What is no secret at all is said first.
         unlocking.add_identity_file(&path.display().to_string(), &text)?;
         refuse_open(&path, mode)?;
     }
-    Ok(match passphrase(globals, false)? {
-        Some(secret) => unlocking.with_passphrase(secret),
-        None => unlocking,
-    })
+    Ok(unlocking)
+}
+
+/// Who can be asked, if anybody can.
+pub fn person() -> Option<Arc<dyn Ask>> {
+    can_ask().then(|| Arc::new(Terminal) as _)
 }
 
 /// Unlocks the vault.
 pub fn unlock(globals: &Globals, vault: &Vault) -> Result<OwnerKeys> {
-    open(vault, &unlocking(globals)?)
+    open(globals, vault, unlocking(globals)?)
 }
 
 /// Unlocks the vault with what was gathered; a host that can only seal is told so.
-pub fn open(vault: &Vault, unlocking: &Unlocking) -> Result<OwnerKeys> {
+pub fn open(globals: &Globals, vault: &Vault, unlocking: Unlocking) -> Result<OwnerKeys> {
     let state = StateDir::new(&state_base()?, vault.config.id);
-    unlocking.open(&*vault.store, vault.config.id).map_err(|e| {
+    let unlocking = unlocking.expecting(state.pinned_owner()?);
+    let opened = unlocking.open(&*vault.store, vault.config.id).inspect(OwnerKeys::lock_in_memory);
+    if let Some(epoch) = opened.as_ref().ok().and_then(OwnerKeys::closed_epoch) {
+        globals
+            .screen()
+            .warning(&format!("what was sealed since epoch {epoch} of the keys began is closed to this key: it was removed before"));
+    }
+    opened.map_err(|e| {
         let seals = e.kind() == ErrorKind::WrongKey && unlocking.is_empty() && state.sealer().is_ok_and(|keys| keys.is_some());
         match e.hint_text().map(str::to_owned) {
             Some(hint) if seals => e.hint(format!("this host seals and cannot read, its owners can: {hint}")),
@@ -132,12 +154,48 @@ pub fn open(vault: &Vault, unlocking: &Unlocking) -> Result<OwnerKeys> {
     })
 }
 
+/// Where a new passphrase comes from.
+#[derive(clap::Args, Default)]
+pub struct NewPassphrase {
+    /// File whose first line is the new passphrase (otherwise it is asked for)
+    #[arg(long, value_name = "FILE", conflicts_with = "new_passphrase_command")]
+    new_passphrase_file: Option<PathBuf>,
+    /// Shell command that prints the new passphrase
+    #[arg(long, value_name = "CMD")]
+    new_passphrase_command: Option<String>,
+}
+
+impl NewPassphrase {
+    /// Whether one was given.
+    pub fn is_given(&self) -> bool {
+        self.new_passphrase_file.is_some() || self.new_passphrase_command.is_some()
+    }
+
+    /// The passphrase: as it was given, or asked for twice.
+    pub fn get(&self) -> Result<Zeroizing<String>> {
+        if let Some(path) = &self.new_passphrase_file {
+            return not_empty(secret_file(path)?.lines().next().unwrap_or_default(), &path.display().to_string());
+        }
+        match &self.new_passphrase_command {
+            Some(command) => not_empty(&sys::run_for_line(command)?, &format!("`{command}`")),
+            None if can_ask() => ask_twice(),
+            None => {
+                Err(Error::usage("no new passphrase was given").hint("give --new-passphrase-file FILE or --new-passphrase-command CMD"))
+            }
+        }
+    }
+}
+
 /// A new passphrase, asked for twice.
 pub fn new_passphrase() -> Result<Zeroizing<String>> {
     if !can_ask() {
         return Err(Error::usage("no way into the new vault was given")
             .hint("give --recipient age1…, --recipients-file FILE, --passphrase-file FILE or --passphrase-command CMD"));
     }
+    ask_twice()
+}
+
+fn ask_twice() -> Result<Zeroizing<String>> {
     let first = Terminal.secret("new passphrase")?;
     if first.is_empty() {
         return Err(Error::usage("an empty passphrase protects nothing"));

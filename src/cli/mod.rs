@@ -1,24 +1,42 @@
 //! The terminal: what was typed, and the one `match` over commands. The home of `clap`.
 
 mod audit;
+mod bisect;
 mod cat;
 mod catalog;
+mod complete;
 mod copy;
+mod diff;
+mod dump;
 mod enroll;
+mod examples;
 mod exit;
+mod find;
+mod forget;
 mod head;
+mod history;
 mod init;
 mod key;
 mod keys;
+mod line;
+mod look;
+mod ls;
+mod man;
 mod mount;
 mod mount_options;
 mod output;
+mod patience;
 mod progress;
+mod prune;
 mod repair;
 mod restore;
 mod seal;
 mod snapshots;
+mod stats;
+mod stream;
 mod verify;
+
+pub use examples::EXAMPLES;
 
 use std::{
     path::{Path, PathBuf},
@@ -26,13 +44,13 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     cli::output::{Progress, Screen, When},
     error::{Error, Result},
     format::name_from,
-    store::{Local, Store},
+    store::{self, Cached, Calls, Store, Watched},
     sys::{self, Cancel, Clock, SystemClock},
     vault::{StateDir, Vault},
 };
@@ -45,7 +63,7 @@ use crate::{
     name = "coffre",
     version,
     max_term_width = 110,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but some source files could not be read, 4 damage found,\n10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but not all could be read or set, 4 damage found,\n10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
 )]
 struct Cli {
     #[command(flatten)]
@@ -57,7 +75,7 @@ struct Cli {
 /// Options of every command.
 #[derive(clap::Args)]
 pub struct Globals {
-    /// The vault: a directory
+    /// The vault: a directory, s3://BUCKET/PATH, sftp://HOST/PATH or webdav://HOST/PATH
     #[arg(long, global = true, env = "COFFRE_VAULT", value_name = "PATH")]
     vault: Option<String>,
     /// Age identity file or SSH private key that opens the vault (repeatable; COFFRE_IDENTITY names some, separated by colons)
@@ -84,8 +102,14 @@ pub struct Globals {
     /// How to show progress
     #[arg(long, global = true, value_name = "HOW", default_value = "auto")]
     progress: Progress,
+    #[command(flatten)]
+    line: line::Args,
+    #[arg(skip)]
+    cancel: Cancel,
     #[arg(skip)]
     screen: OnceLock<Arc<Screen>>,
+    #[arg(skip)]
+    calls: Calls,
 }
 
 #[derive(Subcommand)]
@@ -102,15 +126,37 @@ enum Command {
     Unmount(mount::UnmountArgs),
     /// Print a file of a snapshot
     Cat(cat::Args),
+    /// List a directory of a snapshot
+    Ls(ls::Args),
+    /// Find files by name in all snapshots, or in one
+    Find(Box<find::Args>),
+    /// List the versions of a path through all snapshots
+    History(history::Args),
+    /// Show what differs between two snapshots
+    Diff(diff::Args),
+    /// Find the first version of a file for which a command fails
+    Bisect(bisect::Args),
+    /// Show how much a vault holds, what it costs, and how it grows
+    Stats(stats::Args),
+    /// Write a snapshot, or a part of one, as a tar or zip to standard output
+    Dump(dump::Args),
     /// Restore a snapshot, or a part of one, without a mount
     Restore(Box<restore::Args>),
     /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
+    /// Forget snapshots that no rule keeps, or that are named
+    Forget(forget::ForgetArgs),
+    /// Free the space of forgotten snapshots, in two steps with a grace between them
+    Prune(prune::Args),
+    /// Bring back forgotten snapshots
+    Undelete(forget::UndeleteArgs),
+    /// Keep snapshots whatever a policy says
+    Pin(forget::PinArgs),
+    /// Let a policy judge snapshots again
+    Unpin(forget::PinArgs),
     /// Bring another copy of the vault up to date; needs no key
     Copy(copy::Args),
-    /// Check all that can be checked without any secret, on the machine that stores the vault
     Audit(audit::Args),
-    /// Print each sealer's newest snapshot in six words, to be compared by eye
     Head(head::Args),
     /// Who can read the vault, and who can seal into it
     #[command(subcommand)]
@@ -125,8 +171,8 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print a manual page, or write all of them
+    Man(man::Args),
 }
 
 impl Globals {
@@ -136,23 +182,15 @@ impl Globals {
     }
 
     /// Where the vault is, for `init`, or for opening it.
-    fn store(&self) -> Result<(Arc<dyn Store>, PathBuf)> {
+    fn store(&self) -> Result<(Arc<dyn Store>, Option<PathBuf>)> {
         let place = self.vault.as_deref().filter(|v| !v.is_empty());
         self.store_at(place.ok_or_else(|| Error::usage("which vault?").hint("give --vault PATH, or set COFFRE_VAULT"))?)
     }
 
-    /// The store at `place`.
-    fn store_at(&self, place: &str) -> Result<(Arc<dyn Store>, PathBuf)> {
-        if let Some((scheme, _)) = place.split_once("://") {
-            return Err(Error::unsupported(format!("this coffre reads vaults in directories only, not at {scheme}://")));
-        }
-        // A mount in the background leaves the current directory; the vault stays where it is.
-        let path = std::path::absolute(place).map_err(|e| Error::io(format!("cannot use {place}"), e))?;
-        let path = std::fs::canonicalize(&path).unwrap_or(path);
-        if path.exists() && !path.is_dir() {
-            return Err(Error::no_vault(format!("{} is not a directory", path.display())).hint("a vault is a directory"));
-        }
-        Ok((Arc::new(Local::new(path.clone())), path))
+    /// The store at `place`, and its path if it is a directory.
+    fn store_at(&self, place: &str) -> Result<(Arc<dyn Store>, Option<PathBuf>)> {
+        let (store, path) = store::open(place, || self.line.settings(&self.cancel))?;
+        Ok((Arc::new(Watched::new(store, self.calls.clone(), Arc::new(SystemClock))), path))
     }
 
     /// Opens the vault.
@@ -164,10 +202,33 @@ impl Globals {
     }
 }
 
+/// Bytes of a server's packs kept on this machine's disk by commands that have no option for it.
+const DISK_CACHE_BYTES: u64 = 2 << 30;
+
+impl Globals {
+    /// Opens the vault to read from it; of one on a server up to `disk_cache` bytes are kept here, encrypted as they are.
+    fn open_to_read(&self, disk_cache: u64) -> Result<Opened> {
+        let mut opened = self.open()?;
+        if let (None, Some(base)) = (&opened.path, cache_base().filter(|_| disk_cache > 0)) {
+            let dir = base.join(opened.vault.config.id.to_string());
+            opened.vault.store = Arc::new(Cached::new(opened.vault.store, &dir, disk_cache)?);
+        }
+        Ok(opened)
+    }
+}
+
+/// The directory below which each vault's cache lies; `None` for who has no home.
+fn cache_base() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from).filter(|p| p.is_absolute());
+    set("COFFRE_CACHE_DIR")
+        .or_else(|| set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache"))).map(|base| base.join("coffre")))
+}
+
 /// A vault with this host's side of it.
 struct Opened {
     vault: Vault,
-    path: PathBuf,
+    /// Where it is, if that is a directory.
+    path: Option<PathBuf>,
     state: StateDir,
 }
 
@@ -210,7 +271,14 @@ struct Run<'a> {
 /// Parses the command line, runs the command, prints its error.
 pub fn main() -> ExitCode {
     let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
-    let cli = match Cli::try_parse_from(mount_options::translated(&words).unwrap_or(words)) {
+    // A shell asks what could follow; it says so in the environment.
+    match clap_complete::CompleteEnv::with_factory(command).try_complete(words.iter().cloned(), std::env::current_dir().ok().as_deref()) {
+        Ok(false) => (),
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(_) => return ExitCode::FAILURE,
+    }
+    let parsed = command().try_get_matches_from(mount_options::translated(&words).unwrap_or(words));
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(e) => {
             let code = if e.use_stderr() { exit::code(crate::error::ErrorKind::Usage) } else { 0 };
@@ -218,14 +286,15 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    sys::refuse_dumps();
     sys::raise_file_limit();
     let screen = cli.globals.screen().clone();
-    let run = Run { globals: &cli.globals, screen: &screen, clock: Arc::new(SystemClock), cancel: Cancel::default() };
-    match run.command(&cli.command) {
-        Ok(code) => {
-            screen.end_progress();
-            ExitCode::from(code)
-        }
+    let run = Run { globals: &cli.globals, screen: &screen, clock: Arc::new(SystemClock), cancel: cli.globals.cancel.clone() };
+    let done = run.command(&cli.command);
+    screen.end_progress();
+    cli.globals.line.tell(&screen, cli.globals.verbose > 0);
+    match done {
+        Ok(code) => ExitCode::from(code),
         Err(e) => {
             screen.error(&e);
             ExitCode::from(exit::code(e.kind()))
@@ -238,6 +307,7 @@ impl Run<'_> {
         // A mount waits for its signals itself, and unmounts.
         if !matches!(command, Command::Mount(_)) {
             sys::catch_signals(&self.cancel)?;
+            patience::watch(self, true)?;
         }
         match command {
             Command::Init(args) => init::run(self, args),
@@ -246,8 +316,20 @@ impl Run<'_> {
             Command::Mount(args) => mount::run(self, args),
             Command::Unmount(args) => mount::unmount(self, args),
             Command::Cat(args) => cat::run(self, args),
+            Command::Ls(args) => ls::run(self, args),
+            Command::Find(args) => find::run(self, args),
+            Command::History(args) => history::run(self, args),
+            Command::Diff(args) => diff::run(self, args),
+            Command::Bisect(args) => bisect::run(self, args),
+            Command::Stats(args) => stats::run(self, args),
+            Command::Dump(args) => dump::run(self, args),
             Command::Restore(args) => restore::run(self, args),
             Command::Verify(args) => verify::run(self, args),
+            Command::Forget(args) => forget::forget(self, args),
+            Command::Prune(args) => prune::run(self, args),
+            Command::Undelete(args) => forget::undelete(self, args),
+            Command::Pin(args) => forget::pin(self, args, true),
+            Command::Unpin(args) => forget::pin(self, args, false),
             Command::Copy(args) => copy::run(self, args),
             Command::Audit(args) => audit::run(self, args),
             Command::Head(args) => head::run(self, args),
@@ -255,33 +337,17 @@ impl Run<'_> {
             Command::Enroll(args) => enroll::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),
             Command::Completions { shell } => {
-                clap_complete::generate(*shell, &mut Cli::command(), "coffre", &mut std::io::stdout());
+                self.screen.plain(&String::from_utf8_lossy(&complete::registration(&shell.to_string())?))?;
                 Ok(0)
             }
-            Command::Man => manual(),
+            Command::Man(args) => man::run(self, args),
         }
     }
 }
 
-/// Prints one manual page: the program, then every command.
-fn manual() -> Result<u8> {
-    let mut page = Vec::new();
-    let failed = |e| Error::io("cannot write the manual page", e);
-    let mut command = Cli::command();
-    command.build();
-    clap_mangen::Man::new(command.clone()).render(&mut page).map_err(failed)?;
-    for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
-        let man = clap_mangen::Man::new(sub.clone());
-        page.extend_from_slice(format!(".SH {}\n", sub.get_name().to_uppercase()).as_bytes());
-        man.render_synopsis_section(&mut page)
-            .and_then(|()| man.render_description_section(&mut page))
-            .and_then(|()| man.render_options_section(&mut page))
-            .map_err(failed)?;
-    }
-    match std::io::Write::write_all(&mut std::io::stdout(), &page) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(failed(e)),
-        _ => Ok(0),
-    }
+/// The command line as it is read, with the examples of each command.
+fn command() -> clap::Command {
+    examples::add(Cli::command())
 }
 
 /// A path for people.

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use serde::Serialize;
 
 use crate::{
-    cli::{Run, exit, keys, mount_options, shown},
+    cli::{Run, exit, keys, mount_options, patience, shown},
     error::{Error, Result},
     mount::{self, Options, Xattrs},
     sys,
@@ -51,6 +51,9 @@ pub struct Args {
     /// Memory for decoded data
     #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = parse_size)]
     cache: u64,
+    /// Disk for what was read from a server, encrypted as it is; below COFFRE_CACHE_DIR, or ~/.cache/coffre. 0 keeps nothing
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_size)]
+    disk_cache: u64,
     /// Whether to show extended attributes and ACLs: `auto` does if a snapshot has any
     #[arg(long, value_name = "WHEN", default_value = "auto", value_enum)]
     xattrs: XattrsArg,
@@ -110,10 +113,10 @@ struct Mounted {
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let given = mount_options::parse(&args.options)?;
-    let opened = run.globals.open()?;
+    let opened = run.globals.open_to_read(args.disk_cache)?;
     let mut options = Options {
         point: args.dir.clone(),
-        not_over: vec![opened.path.clone(), opened.state.path().to_owned()],
+        not_over: opened.path.iter().cloned().chain([opened.state.path().to_owned()]).collect(),
         allow_other: args.allow_other || given.allow_other,
         owner: given.owner.or(args.owner),
         flags: given.flags,
@@ -138,6 +141,8 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
             Err((_, text)) => return Err(Error::unavailable(text)),
         },
     };
+    // Locks stay behind in the process that forked.
+    owner.lock_in_memory();
     let cache = given.cache.unwrap_or(args.cache);
     let served = serve(run, args, cache, opened.vault, owner, &options, &mut readiness);
     match served {
@@ -160,6 +165,7 @@ fn serve(
     readiness: &mut sys::Readiness,
 ) -> Result<()> {
     sys::share_heaps();
+    patience::watch(run, false)?;
     let (reader, findings) = Reader::open(vault, owner, cache)?;
     for finding in findings {
         run.screen.warning(&format!("{}: {}; what it lists is looked for in the packs themselves", finding.object, finding.text));

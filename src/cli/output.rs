@@ -50,6 +50,7 @@ pub struct Screen {
     pub json: bool,
     quiet: bool,
     colour: bool,
+    data_colour: bool,
     progress: Progress,
     bar: Mutex<Option<ProgressBar>>,
     pace: Mutex<Pace>,
@@ -59,10 +60,11 @@ impl Screen {
     /// Writes as told.
     pub fn new(json: bool, quiet: bool, colour: When, progress: Progress) -> Self {
         let terminal = io::stderr().is_terminal();
-        let colour = match colour {
+        let coloured = |terminal: bool| match colour {
             When::Always => true,
             When::Never => false,
-            When::Auto => terminal && std::env::var_os("NO_COLOR").is_none(),
+            // https://no-color.org: set and not empty.
+            When::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()),
         };
         let progress = match progress {
             _ if quiet => Progress::Never,
@@ -70,7 +72,13 @@ impl Screen {
             Progress::Auto => Progress::Never,
             other => other,
         };
-        Self { json, quiet, colour, progress, bar: Mutex::default(), pace: Mutex::default() }
+        let (colour, data_colour) = (coloured(terminal), coloured(io::stdout().is_terminal()));
+        Self { json, quiet, colour, data_colour, progress, bar: Mutex::default(), pace: Mutex::default() }
+    }
+
+    /// Whether data on standard output is coloured.
+    pub fn colours_data(&self) -> bool {
+        self.data_colour && !self.json
     }
 
     fn line(&self, style: Style, word: &'static str, text: &str) {
@@ -103,6 +111,14 @@ impl Screen {
     pub fn note(&self, text: &str) {
         if !self.quiet {
             self.line(AnsiColor::Cyan.on_default(), "note", text);
+        }
+    }
+
+    /// Says a fact, as an object where progress is told in objects, else as a note with this text, if any.
+    pub fn fact(&self, object: &impl Serialize, text: impl FnOnce() -> Option<String>) {
+        match self.progress {
+            Progress::Json => self.object(object),
+            _ => text().iter().for_each(|text| self.note(text)),
         }
     }
 
@@ -220,9 +236,27 @@ struct Told<'a> {
     text: &'a str,
 }
 
-/// Text with control characters made visible: a file name must not steer a terminal.
+/// Text with control characters made visible, those that turn the direction of writing among them: a file name must neither steer a
+/// terminal nor show as another one.
 pub fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    let hides = |c: char| {
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}') || c.is_control()
+    };
+    text.chars().map(|c| if hides(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// The same for bytes; those that are not UTF-8 become `\xNN`.
+pub fn visible_bytes(bytes: &[u8]) -> String {
+    let parts = bytes.utf8_chunks().map(|part| {
+        let broken: String = part.invalid().iter().map(|b| format!("\\x{b:02x}")).collect();
+        visible(part.valid()) + &broken
+    });
+    parts.collect()
+}
+
+/// The same for a line of a text, whose tabs stay.
+pub fn visible_line(line: &str) -> String {
+    line.split('\t').map(visible).collect::<Vec<_>>().join("\t")
 }
 
 /// What is left out, for people: not yet made visible.
@@ -272,6 +306,9 @@ mod tests {
     #[test]
     fn a_file_name_cannot_steer_the_terminal() {
         assert_eq!(visible("a\x1b[31mb\nc"), "a\\u{1b}[31mb\\nc");
+        assert_eq!(visible("a\u{202e}txt.exe é 日本"), "a\\u{202e}txt.exe é 日本");
+        assert_eq!(visible_bytes(b"caf\xe9\x1b \xc3\xa9"), "caf\\xe9\\u{1b} é");
+        assert_eq!(visible_line("a\tb\r"), "a\tb\\r");
         assert_eq!(columns(&["ID", "PATH"], &[vec!["1".into(), "x\ty".into()]]), "ID  PATH\n1   x\\ty\n");
     }
 }

@@ -1,12 +1,12 @@
 //! `coffre verify --repair`: what every command that repairs has in common.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
-    cli::{Run, shown, state_base},
+    cli::{Run, state_base},
     error::{Error, Result},
     ops::repair::{self, Context, How, Repaired, Report, Scope},
-    store::{Local, Store},
+    store::Store,
     vault::{StateDir, Vault},
 };
 
@@ -17,8 +17,8 @@ pub struct RepairArgs {
     #[arg(long)]
     repair: bool,
     /// Another copy of the vault, for what this one cannot mend by itself (repeatable)
-    #[arg(long, value_name = "DIR", requires = "repair")]
-    from: Vec<PathBuf>,
+    #[arg(long, value_name = "PLACE", requires = "repair")]
+    from: Vec<String>,
 }
 
 impl RepairArgs {
@@ -30,11 +30,11 @@ impl RepairArgs {
         let (store, path) = run.globals.store()?;
         let mut from: Vec<Arc<dyn Store>> = Vec::new();
         for other in &self.from {
-            let other = std::fs::canonicalize(other).map_err(|e| Error::io(format!("cannot use the copy at {}", shown(other)), e))?;
-            if other == path {
+            let (other, its_path) = run.globals.store_at(other)?;
+            if other.describe() == store.describe() || (path.is_some() && its_path == path) {
                 return Err(Error::usage("--from names the vault itself").hint("name another copy of it, or leave --from out"));
             }
-            from.push(Arc::new(Local::new(other)));
+            from.push(other);
         }
         // Where VAULT is damaged, this host cannot tell which vault it is, and so not whose.
         let owner = match (owner, Vault::open(store.clone()), state_base()) {

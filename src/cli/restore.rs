@@ -1,16 +1,19 @@
 //! `coffre restore`.
 
+mod dry_run;
+
 use std::{
     ffi::{OsStr, OsString},
+    io::{BufRead, Write},
     os::unix::ffi::OsStrExt,
     path::PathBuf,
     sync::Arc,
 };
 
 use crate::{
-    cli::{Run, exit, keys, mount::parse_owner, output},
+    cli::{Run, complete, exit, keys, mount::parse_owner, output},
     error::{Error, Result},
-    ops::restore::{self, Context, Options, Owner, Report, Wanted},
+    ops::restore::{self, Context, Extra, Options, Owner, Place, Report, Wanted},
     sys,
     vault::{Reader, Selector, parts_of, select},
 };
@@ -27,11 +30,26 @@ const CACHE_BYTES: u64 = 32 << 20;
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
     /// Snapshot, and path in it: `latest`, `latest:/etc/nginx`, `1a2b3c4d:/etc/hosts`, `yesterday:/srv`
-    #[arg(value_name = "SNAP[:PATH]")]
+    #[arg(value_name = "SNAP[:PATH]", add = complete::snap_path())]
     what: OsString,
     /// Where to; made if it is not there
-    #[arg(long, value_name = "DIR")]
-    to: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
+    to: Option<PathBuf>,
+    /// Back to where it was: onto the same absolute path
+    #[arg(long, conflicts_with = "to")]
+    in_place: bool,
+    /// Delete what the snapshot lacks, after listing it and asking. Only in what was sealed; sockets and other file systems stay
+    #[arg(long)]
+    delete: bool,
+    /// Delete without asking
+    #[arg(long, requires = "delete")]
+    yes: bool,
+    /// Read everything back from the disk afterwards, and compare
+    #[arg(long)]
+    verify: bool,
+    /// List what would be made (+), replaced (~), set right (.) and deleted (-), and change nothing
+    #[arg(long, short = 'n', conflicts_with_all = ["yes", "verify"])]
+    dry_run: bool,
     /// Only what fits this pattern, with all that is below it (repeatable; rules of gitignore, on paths in the snapshot)
     #[arg(long, value_name = "GLOB")]
     include: Vec<OsString>,
@@ -56,7 +74,13 @@ const EXAMPLES: &str = "Examples:
   coffre restore latest:/home/u/studio --to /srv/back        the directory studio, as /srv/back
   coffre restore latest --to /srv/all                        everything, with full paths below /srv/all
   coffre restore yesterday:/home/u/studio/app.py --to /tmp   one file, as /tmp/app.py
-  coffre restore latest:/etc --to /srv/etc --include '*.conf'";
+  coffre restore latest:/etc --to /srv/etc --include '*.conf'
+  coffre restore latest:/etc/nginx/nginx.conf --in-place     one file back to its place, with its owner
+  coffre restore 2025-11-08:/srv/site --in-place --delete --dry-run
+                                                             what it would take to go back to that day";
+
+/// Deletions that are listed before the question; a dry run lists all.
+const LISTED_MAX: usize = 200;
 
 /// Splits `SNAP[:PATH]`. The path starts at the first `:/`, or else at the first colon, unless all of it names a snapshot.
 pub fn parse(text: &OsStr, now_ns: i128) -> Result<(Selector, Vec<u8>)> {
@@ -75,9 +99,21 @@ pub fn parse(text: &OsStr, now_ns: i128) -> Result<(Selector, Vec<u8>)> {
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let (selector, path) = parse(&args.what, run.clock.now_ns())?;
+    if args.in_place && args.delete && path.is_empty() && !args.yes && !args.dry_run {
+        return Err(Error::usage("this would delete everything in the sealed paths that the snapshot lacks")
+            .hint("look at it with --dry-run first, then say --yes"));
+    }
+    let opened = run.globals.open()?;
     let options = Options {
         path,
-        target: std::path::absolute(&args.to).map_err(|e| Error::io(format!("cannot use {}", args.to.display()), e))?,
+        place: match &args.to {
+            Some(to) => Place::Into(std::path::absolute(to).map_err(|e| Error::io(format!("cannot use {}", to.display()), e))?),
+            None => Place::Original,
+        },
+        vault: opened.path.clone(),
+        spared: vec![opened.state.path().to_owned()],
+        delete: args.delete,
+        verify: args.verify,
         wanted: Wanted::new(&args.include, &args.exclude)?,
         owner: match (args.owner, args.no_owner) {
             (Some((uid, gid)), _) => Owner::Given(uid, gid),
@@ -88,7 +124,6 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         by_content: args.by_content,
         workers: sys::available_cores(),
     };
-    let opened = run.globals.open()?;
     let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
     let (snapshots, findings) = opened.vault.snapshots(&owner)?;
     for finding in findings {
@@ -97,9 +132,45 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let snapshot = select(&snapshots, &selector)?;
     let (reader, _) = Reader::open(opened.vault.clone(), owner, CACHE_BYTES)?;
     let context = Context { reader: &reader, snapshot, clock: &*run.clock, sink: &**run.screen, cancel: &run.cancel };
-    let report = restore::run(&context, &options)?;
+    if args.dry_run {
+        return dry_run::run(run, &context, &options);
+    }
+    let extras = if args.delete { restore::extras(&context, &options)? } else { Vec::new() };
+    approve(run, &extras, args.yes)?;
+    let report = restore::run(&context, &options, &extras)?;
     run.screen.data(&report, || text(&report))?;
     Ok(ended(run, &report))
+}
+
+/// Lists what is going to be deleted, and asks, unless that was answered.
+fn approve(run: &Run, extras: &[Extra], yes: bool) -> Result<()> {
+    let entries = extras.iter().map(|extra| extra.entries).sum::<u64>();
+    if extras.is_empty() {
+        return Ok(());
+    }
+    for extra in extras.iter().take(LISTED_MAX) {
+        let below = if extra.entries > 1 { format!(" and {} in it", files(extra.entries - 1)) } else { String::new() };
+        let slash = if extra.directory { "/" } else { "" };
+        run.screen.said(&format!("- {}{slash}{below}", output::visible(&extra.path)));
+    }
+    if extras.len() > LISTED_MAX {
+        run.screen.said(&format!("- and {} more", output::count((extras.len() - LISTED_MAX) as u64)));
+    }
+    if yes {
+        return Ok(());
+    }
+    if !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+        return Err(Error::usage(format!("--delete would remove {}, and nobody is here to be asked", files(entries)))
+            .hint("look at the list above, then say --yes"));
+    }
+    let _ = write!(std::io::stderr(), "delete {}, and restore? [y/N] ", files(entries));
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.map_err(|e| Error::io("cannot read the answer", e))?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Error::new(crate::error::ErrorKind::Cancelled, "nothing was deleted or restored")),
+    }
 }
 
 /// Says what is not as it should be, and returns the exit code.
@@ -161,6 +232,12 @@ fn text(r: &Report) -> String {
             output::count(d.replaced),
             output::count(d.metadata_only)
         ));
+    }
+    if d.deleted > 0 {
+        text.push_str(&format!("  {} deleted\n", files(d.deleted)));
+    }
+    if d.verified > 0 {
+        text.push_str(&format!("  {} files read back and compared\n", output::count(d.verified)));
     }
     let rate = (d.bytes as f64 / r.seconds.max(0.001)) as u64;
     text.push_str(&format!("  {:.1} s, {}/s, {} of memory\n", r.seconds, output::bytes(rate), output::bytes(r.peak_memory_bytes)));

@@ -152,7 +152,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         listed: args.select.listed()?,
         rules: args.select.rules(),
         explain: run.globals.verbose > 0 && !run.globals.quiet,
-        never: vec![opened.path.clone()],
+        never: opened.path.iter().cloned().collect(),
         host: args.host.clone().map_or_else(|| opened.host(), Ok)?,
         tags: args.tag.clone(),
         labels,
@@ -206,14 +206,18 @@ pub fn context<'a>(run: &'a Run, opened: &'a Opened, sealer: &'a SealerKeys) -> 
 
 /// This host's sealing keys. A host that has none is enrolled if an owner's key is at hand.
 pub fn sealer_keys(run: &Run, opened: &Opened) -> Result<SealerKeys> {
-    if opened.state.sealer()?.is_some() {
-        return seal::sealer_keys(&opened.vault, &opened.state);
+    if let Some(had) = opened.state.sealer()? {
+        let keys = seal::sealer_keys(&opened.vault, &opened.state)?;
+        if keys.epoch != had.epoch {
+            run.screen.note(&format!("an owner rotated the keys: this host seals to those of epoch {} from now on", keys.epoch));
+        }
+        return Ok(keys);
     }
     let unlocking = keys::unlocking(run.globals)?;
     if unlocking.is_empty() && !keys::can_ask() {
         return seal::sealer_keys(&opened.vault, &opened.state);
     }
-    let owner = keys::open(&opened.vault, &unlocking)?;
+    let owner = keys::open(run.globals, &opened.vault, unlocking)?;
     let name = name_from(&sys::host_name());
     let had = opened.vault.has_sealer(&owner, &name)?;
     let sealer = opened.vault.enrol(&owner, &name)?;

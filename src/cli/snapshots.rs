@@ -1,10 +1,9 @@
 //! `coffre snapshots`.
 
 use crate::{
-    cli::{Run, keys, output},
-    error::{Error, Result},
+    cli::{Run, keys, look, output},
+    error::Result,
     ops::snapshots::{self, Filter, Row},
-    sys,
 };
 
 /// List snapshots, oldest first.
@@ -36,19 +35,12 @@ pub struct Args {
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let opened = run.globals.open()?;
-    let moment = |text: &Option<String>| -> Result<Option<i128>> {
-        let Some(text) = text else { return Ok(None) };
-        let moment = sys::parse_moment(text, run.clock.now_ns());
-        moment.map(Some).ok_or_else(|| {
-            Error::usage(format!("`{text}` is no time")).hint("write 2025-11-08, 2025-11-08T03:00, yesterday, or 3 days ago")
-        })
-    };
     let filter = Filter {
         host: args.host.clone(),
         tag: args.tag.clone(),
         path: args.path.clone().map(String::into_bytes),
-        since_ns: since(moment(&args.since)?, args.since.as_deref()),
-        until_ns: moment(&args.until)?,
+        since_ns: look::since(look::moment(run, args.since.as_deref())?, args.since.as_deref()),
+        until_ns: look::moment(run, args.until.as_deref())?,
         last: args.last,
         revoked: args.revoked,
     };
@@ -57,7 +49,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let own_only = unlocking.is_empty() && (opened.state.sealer()?.is_some() || !keys::can_ask());
     let owner = match own_only {
         true => None,
-        false => Some(keys::open(&opened.vault, &unlocking)?),
+        false => Some(keys::open(run.globals, &opened.vault, unlocking)?),
     };
     let (rows, findings) = snapshots::run(&opened.vault, owner.as_ref(), &opened.state, &filter)?;
     run.screen.data(&rows, || text(&rows))?;
@@ -68,13 +60,6 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         }
     }
     Ok(0)
-}
-
-/// A day that was named means its start here, not its end.
-fn since(moment: Option<i128>, typed: Option<&str>) -> Option<i128> {
-    const DAY_NS: i128 = 86_400_000_000_000;
-    let names_day = typed.is_some_and(|t| !t.contains([':', 'T']) && !["now", "hour", "minute", "second"].iter().any(|w| t.contains(w)));
-    moment.map(|ns| if names_day { ns - DAY_NS + 1 } else { ns })
 }
 
 fn text(rows: &[Row]) -> String {

@@ -15,6 +15,7 @@ const CACHE_BYTES: u64 = 32 << 20;
 
 /// Check the vault.
 #[derive(clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Args {
     /// How deep: signatures and that every object is there; every object read (no owner's key needed); everything decrypted and checked
     #[arg(long, value_name = "DEPTH", default_value = "packs", value_enum)]
@@ -41,6 +42,16 @@ fn parse_days(text: &str) -> std::result::Result<Duration, String> {
     days.map(|days| Duration::from_secs(u64::from(days) * 86_400)).ok_or_else(|| "a number of days is wanted: 30d".to_owned())
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  coffre verify --depth snapshots                      signatures, chains, that everything is there: each day
+  coffre verify                                        every object against its hash: each week
+  coffre --identity owner.key verify --depth chunks    all of it decrypted and checked, files named: each month
+  coffre verify --expect-head web1:WORDS               what coffre head printed once: is it still there?
+  coffre --json verify | jq -r '.damage[] | [.kind, .object] | @tsv'
+
+OPERATIONS.md says what each kind of finding means, and what to do about it.";
+
 /// Reads a head as somebody wrote it down.
 pub fn parse_head(text: &str) -> std::result::Result<Expected, String> {
     Expected::parse(text).ok_or_else(|| "six words of coffre head are wanted, or 17 to 64 hexadecimal digits of its id".to_owned())
@@ -65,7 +76,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let unlocking = keys::unlocking(run.globals)?;
     // Only decoding needs a key; if one was brought all the same, damage is followed to the files.
     let owner = match depth == Depth::Chunks || !unlocking.is_empty() {
-        true => Some(Arc::new(keys::open(&opened.vault, &unlocking).map_err(|e| match depth {
+        true => Some(Arc::new(keys::open(run.globals, &opened.vault, unlocking).map_err(|e| match depth {
             Depth::Chunks if e.hint_text().is_none() => e.hint("--depth packs needs no key"),
             _ => e,
         })?)),

@@ -4,6 +4,8 @@
 //! Method: Xia et al., "FastCDC" (USENIX ATC 2016), sections 3.2 to 3.4, with a 64-bit hash and the table
 //! derived from the domain key. 4.0 GB/s on one core (docs/FORMAT.md section 9).
 
+use zeroize::Zeroizing;
+
 /// Shortest chunk that a cut makes, in bytes; files up to this are one chunk.
 pub const CHUNK_LEN_MIN: usize = 32 << 10;
 /// Where cutting becomes easier, in bytes.
@@ -24,12 +26,12 @@ const LANE_LEN: usize = 1024;
 /// Finds cut points with one gear table.
 #[derive(Clone)]
 pub struct Chunker {
-    gear: Box<[u64; 256]>,
+    gear: Box<Zeroizing<[u64; 256]>>,
 }
 
 impl Chunker {
     /// Cuts with `gear`, the table of a dedup domain.
-    pub fn new(gear: Box<[u64; 256]>) -> Self {
+    pub fn new(gear: Box<Zeroizing<[u64; 256]>>) -> Self {
         Self { gear }
     }
 

@@ -118,9 +118,9 @@ impl Digester {
     }
 }
 
-/// A key of 32 bytes. Zeroed when dropped, never printed.
+/// A key of 32 bytes. On the heap, so that it is never moved; zeroed when dropped, never printed.
 #[derive(Clone)]
-pub struct Key32(Zeroizing<[u8; 32]>);
+pub struct Key32(Box<Zeroizing<[u8; 32]>>);
 
 impl fmt::Debug for Key32 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -131,7 +131,7 @@ impl fmt::Debug for Key32 {
 impl Key32 {
     /// Takes 32 secret bytes.
     pub fn new(bytes: [u8; 32]) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(Box::new(Zeroizing::new(bytes)))
     }
 
     /// The secret bytes.
@@ -164,7 +164,7 @@ pub struct DomainKeys {
     /// Names tree nodes.
     pub tree: Key32,
     /// Chooses the cut points: one word for each byte value.
-    pub gear: Box<[u64; 256]>,
+    pub gear: Box<Zeroizing<[u64; 256]>>,
     /// The bytes of the index identity.
     pub index: Key32,
     /// Names of the host's own catalog records; not part of the format.
@@ -185,10 +185,10 @@ impl DomainKeys {
 }
 
 /// Derives the gear table from a domain key: 2048 bytes of extended output, as 256 little-endian words.
-fn gear_table(dk: &Key32) -> Box<[u64; 256]> {
+fn gear_table(dk: &Key32) -> Box<Zeroizing<[u64; 256]>> {
     let mut bytes = Zeroizing::new([0u8; 2048]);
     blake3::Hasher::new_derive_key("coffre v1 gear table").update(dk.expose()).finalize_xof().fill(&mut bytes[..]);
-    let mut table = Box::new([0u64; 256]);
+    let mut table = Box::new(Zeroizing::new([0u64; 256]));
     for (word, eight) in table.iter_mut().zip(bytes.chunks_exact(8)) {
         *word = u64::from_le_bytes(eight.try_into().expect("eight bytes"));
     }

@@ -3,9 +3,11 @@
 //! `docs/FORMAT.md` is the reference; it changes in the same commit as this room. Decoders take bytes from
 //! outside: they never panic, never allocate by an unchecked length, and refuse what they do not understand.
 
+mod armor;
 mod canon;
 mod cdc;
 mod config;
+mod gc;
 mod id;
 mod manifest;
 mod pack;
@@ -17,8 +19,10 @@ mod tree;
 mod wire;
 mod words;
 
+pub use armor::{armor, dearmor};
 pub use cdc::{CHUNK_LEN_AVERAGE, CHUNK_LEN_MAX, CHUNK_LEN_MIN, Chunker};
 pub use config::{Config, PARITY_MAX};
+pub use gc::{Decision, GC_RECORD_LEN_MAX, GcRecord};
 pub use id::{ChunkId, Digest, Digester, DomainId, DomainKeys, Key32, SnapshotId, VaultId, digest, domain_key, hex, unhex};
 pub use manifest::{Manifest, Problem, ProblemKind, Stats, Suspicion, SuspicionKind};
 pub use pack::{

@@ -1,4 +1,4 @@
-//! Notices new snapshots while a mount is up.
+//! Notices new and forgotten snapshots while a mount is up.
 
 use std::{collections::HashSet, ffi::OsStr, sync::Arc, time::Duration};
 
@@ -12,10 +12,10 @@ use crate::{
         view::Views,
     },
     sys::{Cancel, Clock},
-    vault::{Reader, SignerList, Snapshot, load_snapshot, set_aside, sort},
+    vault::{Journal, Reader, SignerList, Snapshot, load_snapshot, not_offered, signed_records, sort},
 };
 
-/// How often the vault is looked at: a listing of `snaps/`, so that a new snapshot shows within two seconds.
+/// How often the vault is looked at: listings of `snaps/` and `gc/`, so that a new snapshot shows within two seconds.
 const EVERY: Duration = Duration::from_millis(1000);
 
 /// What the watcher knows.
@@ -47,6 +47,8 @@ impl Watch {
             }
             Ok(())
         })?;
+        // What was forgotten goes as quickly as what is new comes.
+        signed.extend(signed_records(vault)?);
         // A new list of signers may take some of them away.
         vault.store.list("signers", &mut |key, _| {
             signed.push(key.as_str().to_owned());
@@ -57,16 +59,17 @@ impl Watch {
             return Ok(false);
         }
         let signers = SignerList::load(&*vault.store, Some(&self.reader.owner.sign.public()))?;
+        let journal = Journal::load(vault, Some(&self.reader.owner.sign.public()))?;
         let chain = vault.chain(&signers, |_| 0)?;
         let mut snapshots = Vec::with_capacity(chain.committed.len());
         let known: std::collections::HashMap<_, _> = self.snapshots.drain(..).map(|s| (s.id, s)).collect();
-        for committed in &chain.committed {
+        for committed in chain.committed.iter().filter(|committed| !journal.is_forgotten(&committed.id)) {
             match known.get(&committed.id).cloned().map_or_else(|| load_snapshot(vault, &self.reader.owner, committed), Ok) {
                 Ok(snapshot) => snapshots.push(snapshot),
                 Err(e) => self.sink.send(Event::Warning(format!("snapshot {} is not shown: {}", committed.key, e.chain()))),
             }
         }
-        for finding in chain.findings.iter().cloned().chain(set_aside(&chain, &signers)) {
+        for finding in chain.findings.iter().cloned().chain(not_offered(&chain, &signers)).chain(journal.findings) {
             self.sink.send(Event::Warning(format!("{} is not shown: {}", finding.object, finding.text)));
         }
         sort(&mut snapshots);

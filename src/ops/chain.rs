@@ -3,7 +3,7 @@
 
 use crate::{
     error::{ErrorKind, Result},
-    vault::{Chain, Expected, Finding, SignerList, StateDir, Trouble, Vault, expected, links, remembered},
+    vault::{Chain, Expected, Finding, SignerList, StateDir, Trouble, Vault, expected, links, remembered, removed_keys},
 };
 
 /// What is known of a vault's chains.
@@ -35,7 +35,10 @@ pub fn judge(vault: &Vault, owner: Option<&str>, state: &StateDir, expect: &[Exp
         }
         Err(e) => return Err(e),
     };
-    let chain = vault.chain(&signers, |_| 0)?;
+    let mut chain = vault.chain(&signers, |_| 0)?;
+    if let Some(owner) = owner.or(signers.signers.owner()) {
+        chain.removed = removed_keys(&*vault.store, owner, vault.config.id)?;
+    }
     judged.damage.extend(chain.findings.iter().cloned());
     let links = links(&chain, &signers);
     judged.damage.extend(links.damage);
@@ -44,7 +47,7 @@ pub fn judge(vault: &Vault, owner: Option<&str>, state: &StateDir, expect: &[Exp
     lists(&signers, state, &mut judged)?;
 
     let own = state.sealer().ok().flatten().map(|keys| keys.name.clone());
-    let (damage, forks) = remembered(&chain, &state.heads()?, own.as_deref());
+    let (damage, forks) = remembered(&chain, &state.heads()?, own.as_deref(), |c| state.manifest(&c.key, &c.id).is_some());
     judged.damage.extend(damage);
     judged.forks.extend(forks);
     judged.damage.extend(expected(&chain, expect));

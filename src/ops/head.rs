@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::{
     error::Result,
     format::words_of,
-    vault::{Finding, SignerList, StateDir, Vault, links},
+    vault::{Finding, SignerList, StateDir, Trouble, Vault, links, not_offered},
 };
 
 /// The newest snapshot of a sealer.
@@ -38,7 +38,8 @@ pub fn run(vault: &Vault, state: &StateDir) -> Result<(Vec<Head>, Vec<Finding>)>
         sealer,
     };
     let links = links(&chain, &signers);
-    let findings = chain.findings.iter().cloned().chain(links.damage).chain(links.forks).collect();
+    let broken = links.damage.into_iter().filter(|f| f.kind != Trouble::Revoked).chain(links.forks);
+    let findings = chain.findings.iter().cloned().chain(broken).chain(not_offered(&chain, &signers)).collect();
     Ok((chain.heads().into_iter().map(head).collect(), findings))
 }
 

@@ -27,6 +27,6 @@ pub fn run(store: Arc<dyn Store>, ways: &[Way], sealer: &str, parity: u8, state_
         e.while_doing("the vault was made, but this host cannot keep its sealing keys")
             .hint("mend the state directory; the next seal with an owner's key enrols this host")
     })?;
-    let recovery_kit = vault::recovery_kit(&created.vault, &created.owner, ways);
+    let recovery_kit = created.vault.recovery_kit(&created.owner, None)?;
     Ok(Report { vault: created.vault, sealer: sealer.to_owned(), recovery_kit })
 }

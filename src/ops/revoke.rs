@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     format::{Revocation, SnapshotId, words_of},
     sys,
-    vault::{Committed, OwnerKeys, SignerList, Vault, judge_snapshot},
+    vault::{Committed, OwnerKeys, SignerList, Vault, load_snapshot},
 };
 
 const SECOND_NS: i128 = 1_000_000_000;
@@ -65,7 +65,7 @@ pub fn run(vault: &Vault, owner: &OwnerKeys, sealer: &str, from: From, dry_run: 
     // One that is revoked already can be revoked from another moment on.
     let mut mine: Vec<&Committed> = chain.committed.iter().chain(&chain.revoked).filter(|c| c.key.sealer == sealer).collect();
     mine.sort_by_key(|c| c.key.seq);
-    let times: Vec<Option<i128>> = mine.iter().map(|c| judge_snapshot(vault, owner, c).ok().map(|s| s.manifest.time_ns)).collect();
+    let times: Vec<Option<i128>> = mine.iter().map(|c| load_snapshot(vault, owner, c).ok().map(|s| s.manifest.time_ns)).collect();
     let (cut, since_ns) = match from {
         From::Moment(ns) => (times.iter().position(|t| t.is_some_and(|t| t >= ns)), ns),
         From::After(seq, ns) if mine.iter().any(|c| c.key.seq == seq) => {

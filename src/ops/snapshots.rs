@@ -1,15 +1,15 @@
 //! Snapshots: what there is. With an owner's key everything; without, what this host sealed itself.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use crate::{
     error::Result,
-    format::{SnapshotId, Stats},
-    ops::chain::went_back,
+    format::Stats,
+    ops::{chain::went_back, pins},
     sys,
-    vault::{Finding, OwnerKeys, SignerList, Snapshot, StateDir, Vault, from_manifest, set_aside, sort},
+    vault::{Finding, Journal, OwnerKeys, SignerList, Snapshot, StateDir, Vault, from_manifest, not_offered, sort},
 };
 
 /// Which snapshots to show.
@@ -56,7 +56,7 @@ pub struct Row {
     pub problems: usize,
     /// What looked like an accident or an attack.
     pub suspicions: Vec<String>,
-    /// Whether a later snapshot asks that this one be kept, as it looked suspicious itself.
+    /// Whether this one is kept in any case: by hand, or since the one after it looked suspicious.
     pub pinned: bool,
     /// Name of its directory in a mount.
     pub directory: String,
@@ -66,12 +66,14 @@ pub struct Row {
 ///
 /// Without `owner`, only snapshots that this host sealed and remembers; the findings then say how many more there are.
 pub fn run(vault: &Vault, owner: Option<&OwnerKeys>, state: &StateDir, filter: &Filter) -> Result<(Vec<Row>, Vec<Finding>)> {
+    let pinned = owner.map(|owner| owner.sign.public()).or(state.pinned_owner()?);
+    let journal = Journal::load(vault, pinned.as_deref())?;
     let (mut snapshots, mut findings) = match owner {
         Some(owner) if filter.revoked => vault.revoked_snapshots(owner)?,
-        Some(owner) => vault.snapshots(owner)?,
-        None => own(vault, state, filter.revoked)?,
+        Some(owner) => vault.snapshots_but(owner, |id| journal.is_forgotten(id))?,
+        None => own(vault, state, &journal, filter.revoked)?,
     };
-    let pinned = owner.map(|owner| owner.sign.public()).or(state.pinned_owner()?);
+    findings.extend(journal.findings.iter().cloned());
     findings.extend(went_back(&SignerList::load(&*vault.store, pinned.as_deref())?, state)?);
     let keep = |s: &Snapshot| {
         let m = &s.manifest;
@@ -81,12 +83,12 @@ pub fn run(vault: &Vault, owner: Option<&OwnerKeys>, state: &StateDir, filter: &
             && filter.since_ns.is_none_or(|since| m.time_ns >= since)
             && filter.until_ns.is_none_or(|until| m.time_ns <= until)
     };
-    let pinned: HashSet<SnapshotId> = snapshots.iter().flat_map(|s| s.manifest.pins.iter().copied()).collect();
+    let pinned = pins::of(&journal, &snapshots);
     snapshots.retain(keep);
     if let Some(last) = filter.last {
         snapshots.drain(..snapshots.len().saturating_sub(last));
     }
-    let rows = snapshots.iter().map(|s| Row { pinned: pinned.contains(&s.id), ..row(s) });
+    let rows = snapshots.iter().map(|s| Row { pinned: pinned.contains_key(&s.id), ..row(s) });
     Ok((rows.collect(), findings))
 }
 
@@ -96,13 +98,14 @@ fn is_below(path: &[u8], source: &[u8]) -> bool {
     path.strip_prefix(source).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-fn own(vault: &Vault, state: &StateDir, revoked: bool) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
+fn own(vault: &Vault, state: &StateDir, journal: &Journal, revoked: bool) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
     let signers = SignerList::load(&*vault.store, state.pinned_owner()?.as_deref())?;
     let mut chain = vault.chain(&signers, |_| 0)?;
     let mut snapshots = Vec::new();
     let mut hidden = 0;
-    chain.findings.extend(set_aside(&chain, &signers));
-    for committed in if revoked { &chain.revoked } else { &chain.committed } {
+    chain.findings.extend(not_offered(&chain, &signers));
+    let which = if revoked { &chain.revoked } else { &chain.committed };
+    for committed in which.iter().filter(|committed| !journal.is_forgotten(&committed.id)) {
         match state.manifest(&committed.key, &committed.id).map(|cbor| from_manifest(vault, committed, &cbor)) {
             Some(Ok(snapshot)) => snapshots.push(snapshot),
             Some(Err(_)) | None => hidden += 1,

@@ -11,7 +11,12 @@ use age_core::format::{FileKey, Stanza};
 use ring::{aead, hkdf};
 use zeroize::Zeroizing;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    format::Key32,
+    pack::headers::{Headers, tag_of},
+    sys::{self, Wiped},
+};
 
 /// An age identity of our own: X25519.
 pub type Identity = age::x25519::Identity;
@@ -28,6 +33,9 @@ pub const BLOCK_LEN: usize = 64 << 10;
 pub const TAG_LEN: usize = 16;
 const STORED_BLOCK_LEN: usize = BLOCK_LEN + TAG_LEN;
 const NONCE_LEN: usize = 16;
+/// Words of stack that a call into a cipher reaches down to, and one into a key exchange.
+const SHALLOW: usize = 512;
+const DEEP: usize = 4096;
 /// Longest header accepted, in bytes; one recipient takes about 300.
 pub const HEADER_LEN_MAX: usize = 64 << 10;
 
@@ -39,7 +47,7 @@ pub fn identity_from_bytes(bytes: &[u8; 32]) -> Identity {
 }
 
 /// The payload key of one age file.
-pub struct StreamKey(aead::LessSafeKey);
+pub struct StreamKey(Wiped<aead::LessSafeKey>);
 
 impl StreamKey {
     fn new(file_key: &[u8], nonce: &[u8; NONCE_LEN]) -> Self {
@@ -55,7 +63,9 @@ impl StreamKey {
             .expand(&[b"payload"], Len)
             .and_then(|okm| okm.fill(&mut key[..]))
             .expect("32 bytes are within HKDF's limits");
-        Self(aead::LessSafeKey::new(aead::UnboundKey::new(&aead::CHACHA20_POLY1305, &key[..]).expect("32 bytes are a key")))
+        let cipher =
+            Wiped::new(|| aead::LessSafeKey::new(aead::UnboundKey::new(&aead::CHACHA20_POLY1305, &key[..]).expect("32 bytes are a key")));
+        Self(cipher)
     }
 
     /// STREAM nonce: an 11-byte big-endian counter and a flag for the last block.
@@ -68,6 +78,14 @@ impl StreamKey {
 
     /// Encrypts `block` in place and returns its tag.
     pub fn seal(&self, number: u64, last: bool, block: &mut [u8]) -> [u8; TAG_LEN] {
+        let tag = self.seal_block(number, last, block);
+        // The cipher works on a copy of the key, on the stack.
+        sys::wipe_stack::<SHALLOW>();
+        tag
+    }
+
+    #[inline(never)]
+    fn seal_block(&self, number: u64, last: bool, block: &mut [u8]) -> [u8; TAG_LEN] {
         let tag = self.0.seal_in_place_separate_tag(Self::nonce(number, last), aead::Aad::empty(), block).expect("a block is short enough");
         tag.as_ref().try_into().expect("a tag is 16 bytes")
     }
@@ -92,7 +110,16 @@ impl age::Recipient for Tap<'_> {
 }
 
 /// Starts an age file for `recipients`: returns its header and nonce as bytes, and the key for its blocks.
+///
+/// Who seals must not be able to read later, so nothing of the key stays behind once its owner is dropped (`tests/keys/thief.rs`).
 pub fn start(recipients: &[Wrap]) -> Result<(Vec<u8>, StreamKey)> {
+    let started = start_file(recipients);
+    sys::wipe_stack::<DEEP>();
+    started
+}
+
+#[inline(never)]
+fn start_file(recipients: &[Wrap]) -> Result<(Vec<u8>, StreamKey)> {
     let failed = |e: &dyn std::fmt::Display| Error::wrong_key("cannot encrypt to these recipients").because(e.to_string());
     let taps: Vec<Tap> = recipients.iter().map(|inner| Tap { inner: *inner, taken: RefCell::default() }).collect();
     let encryptor = age::Encryptor::with_recipients(taps.iter().map(|t| t as Wrap)).map_err(|e| failed(&e))?;
@@ -153,6 +180,57 @@ impl age::Identity for Catch<'_> {
         }
         last
     }
+}
+
+/// Identities that first ask what headers gave before.
+pub struct Remembered<'a> {
+    identities: &'a [Identity],
+    headers: &'a Headers,
+}
+
+impl<'a> Remembered<'a> {
+    /// Opens headers with `identities`, and keeps what they give in `headers`.
+    pub fn new(identities: &'a [Identity], headers: &'a Headers) -> Self {
+        Self { identities, headers }
+    }
+}
+
+impl age::Identity for Remembered<'_> {
+    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<std::result::Result<FileKey, age::DecryptError>> {
+        self.identities.iter().find_map(|i| age::Identity::unwrap_stanza(i, stanza))
+    }
+
+    fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<std::result::Result<FileKey, age::DecryptError>> {
+        let words =
+            stanzas.iter().flat_map(|s| [s.tag.as_bytes()].into_iter().chain(s.args.iter().map(String::as_bytes)).chain([&s.body[..]]));
+        let tag = tag_of(words);
+        if let Some(known) = self.headers.get(&tag) {
+            return Some(Ok(FileKey::new(Box::new(known))));
+        }
+        let opened = self.identities.iter().find_map(|i| i.unwrap_stanzas(stanzas).filter(std::result::Result::is_ok));
+        if let Some(Ok(key)) = &opened {
+            self.headers.put(tag, *key.expose_secret());
+        }
+        opened
+    }
+}
+
+/// Encrypts a small text of our own under `key`, which must never meet this nonce again.
+pub fn seal_small(key: &Key32, nonce: [u8; 12], plain: &[u8]) -> Vec<u8> {
+    let key = aead::LessSafeKey::new(aead::UnboundKey::new(&aead::CHACHA20_POLY1305, key.expose()).expect("32 bytes are a key"));
+    let mut sealed = plain.to_vec();
+    let nonce = aead::Nonce::assume_unique_for_key(nonce);
+    key.seal_in_place_append_tag(nonce, aead::Aad::empty(), &mut sealed).expect("it is short enough");
+    sealed
+}
+
+/// Decrypts what `seal_small` returned; `None` if it is not that.
+pub fn open_small(key: &Key32, nonce: [u8; 12], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let key = aead::LessSafeKey::new(aead::UnboundKey::new(&aead::CHACHA20_POLY1305, key.expose()).expect("32 bytes are a key"));
+    let mut plain = Zeroizing::new(sealed.to_vec());
+    let len = key.open_in_place(aead::Nonce::assume_unique_for_key(nonce), aead::Aad::empty(), &mut plain).ok()?.len();
+    plain.truncate(len);
+    Some(plain)
 }
 
 /// An opened header: the key of the blocks, and where they lie.

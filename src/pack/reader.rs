@@ -8,7 +8,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{Digest, FrameEntry, HEADER_LEN, PackIndex, PackKind, TRAILER_LEN, Trailer, VaultId, check_header, parse_index},
     pack::{
-        Identity, Unwrap,
+        Headers, Identity, Remembered, Unwrap,
         cipher::{BLOCK_LEN, HEADER_LEN_MAX, StreamHead},
         frame,
     },
@@ -26,6 +26,7 @@ const INDEX_LEN_MAX: u32 = 1 << 30;
 pub struct PackReader {
     vault: VaultId,
     identities: Vec<Identity>,
+    headers: Arc<Headers>,
     heads: Cache<Digest, Arc<StreamHead>>,
 }
 
@@ -82,9 +83,9 @@ impl Scratch {
 }
 
 impl PackReader {
-    /// Reads packs of `vault` with `identities`.
-    pub fn new(vault: VaultId, identities: Vec<Identity>) -> Self {
-        Self { vault, identities, heads: Cache::new(HEADS_MAX) }
+    /// Reads packs of `vault` with `identities`, and keeps in `headers` what they open.
+    pub fn new(vault: VaultId, identities: Vec<Identity>, headers: Arc<Headers>) -> Self {
+        Self { vault, identities, headers, heads: Cache::new(HEADS_MAX) }
     }
 
     fn head(&self, store: &dyn Store, pack: &Digest) -> Result<Arc<StreamHead>> {
@@ -93,7 +94,8 @@ impl PackReader {
         }
         let (key, what) = (Key::pack(pack), name(pack));
         let len = store.stat(&key)?.ok_or_else(|| Error::missing(format!("{what} is not in the vault")))?;
-        let identities: Vec<Unwrap> = self.identities.iter().map(|i| i as Unwrap).collect();
+        let remembered = Remembered::new(&self.identities, &self.headers);
+        let identities = [&remembered as Unwrap];
         let mut bytes = vec![0; HEAD_READ.min(usize::try_from(len).unwrap_or(HEAD_READ))];
         store.get(&key, 0, &mut bytes)?;
         let head = match StreamHead::open(&identities, &bytes, len, &what) {
@@ -138,6 +140,17 @@ impl PackReader {
                 true => Ok(()),
                 false => Err(Error::corrupt(format!("{what} holds a frame of another length than its index says"))),
             }
+        })
+    }
+
+    /// Returns a frame as it was compressed, to be copied to another pack. It was authentic when it was decrypted; its chunks are not checked.
+    pub fn compressed(&self, store: &dyn Store, pack: &Digest, at: &FrameEntry) -> Result<Vec<u8>> {
+        let what = name(pack);
+        let head = self.head(store, pack)?;
+        SCRATCH.with_borrow_mut(|scratch| {
+            let compressed = scratch.range(store, pack, &head, u64::from(at.offset), at.compressed_len as usize, &what)?.to_vec();
+            scratch.trim();
+            Ok(compressed)
         })
     }
 

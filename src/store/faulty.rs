@@ -151,6 +151,11 @@ impl<S: Store + 'static> Store for Faulty<S> {
         self.inner.stat(key)
     }
 
+    fn stored_ns(&self, key: &Key) -> Result<Option<i128>> {
+        self.plan.next(None)?;
+        self.inner.stored_ns(key)
+    }
+
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()> {
         self.plan.next(None)?;
         self.inner.list(prefix, each)

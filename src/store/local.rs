@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -138,6 +138,15 @@ impl Store for Local {
             Ok(_) => Ok(None),
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(e) => Err(Error::io(format!("cannot look at {key} in {}", self.describe()), e)),
+        }
+    }
+
+    fn stored_ns(&self, key: &Key) -> Result<Option<i128>> {
+        let failed = |e| Error::io(format!("cannot look at {key} in {}", self.describe()), e);
+        match fs::metadata(self.path(key)) {
+            Ok(meta) => Ok(Some(i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(failed(e)),
         }
     }
 

@@ -2,15 +2,23 @@
 //!
 //! Small on purpose, so that a fault injector is an afternoon's work and a new kind of store a day's.
 
+mod cached;
 mod faulty;
 mod key;
 mod local;
 mod memory;
+mod place;
+mod remote;
+mod watched;
 
+pub use cached::Cached;
 pub use faulty::{Fault, Faulty};
 pub use key::Key;
 pub use local::Local;
 pub use memory::Memory;
+pub use place::open;
+pub use remote::{Settings, Traffic};
+pub use watched::{Call, Calls, Watched};
 
 use crate::error::{Error, Result};
 
@@ -35,6 +43,11 @@ pub trait Store: Send + Sync {
     fn expect(&self, _key: &Key, _offset: u64, _len: u64) {}
     /// The object's length in bytes, or `None` if there is no such object.
     fn stat(&self, key: &Key) -> Result<Option<u64>>;
+    /// When the object was stored, by the store's own clock, in ns since 1970; `None` if there is no such object, or the store cannot tell.
+    /// A copy of a vault may say when it was copied.
+    fn stored_ns(&self, _key: &Key) -> Result<Option<i128>> {
+        Ok(None)
+    }
     /// Calls `each` with key and length of every object below the folder `prefix` (`""` for all).
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()>;
     /// Puts `bytes` in the place of the object at `key`, or where one is gone; what was there is kept as `aside`, which is free. For repairs alone.

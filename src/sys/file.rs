@@ -91,7 +91,7 @@ fn begin_writing(file: &File, offset: u64, len: u64) {
 fn bare(e: io::Error) -> io::Error {
     match e.raw_os_error() {
         Some(_) => e,
-        None => io::Error::from(e.kind()),
+        None => io::Error::new(e.kind(), e.to_string().split(" at path ").next().unwrap_or_default().to_owned()),
     }
 }
 
@@ -101,11 +101,22 @@ pub fn is_unfinished(path: &Path, before_ns: i128) -> bool {
     named && fs::symlink_metadata(path).is_ok_and(|m| i128::from(m.mtime()) * 1_000_000_000 < before_ns)
 }
 
+/// Replaces `path` with `bytes`, whole but not durable; a private file (mode 0600).
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    written_beside(path, bytes)?.persist(path).map(drop).map_err(|e| e.error)
+}
+
+fn written_beside(path: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
+    let private = fs::Permissions::from_mode(0o600);
+    let mut temp = tempfile::Builder::new().prefix(UNFINISHED).permissions(private).tempfile_in(parent(path)?)?;
+    temp.write_all(bytes)?;
+    Ok(temp)
+}
+
 /// Replaces `path` with `bytes`, whole and durable; a private file (mode 0600).
 pub fn replace_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = parent(path)?;
-    let mut temp = tempfile::Builder::new().prefix(UNFINISHED).permissions(fs::Permissions::from_mode(0o600)).tempfile_in(dir)?;
-    temp.write_all(bytes)?;
+    let temp = written_beside(path, bytes)?;
     temp.as_file().sync_data()?;
     temp.persist(path).map_err(|e| e.error)?;
     sync_dir(dir)

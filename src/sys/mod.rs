@@ -3,26 +3,35 @@
 //! The only room with `unsafe`, and the home of `libc` and `rustix`. Knows nothing of vaults.
 #![allow(unsafe_code)]
 
+mod calendar;
 mod clock;
+mod copy;
+mod crew;
 mod daemon;
 mod dir;
 mod file;
 mod lock;
 mod make;
+mod memory;
 mod meta;
 mod mounts;
 mod piped;
 mod process;
+mod secret;
 mod set;
 mod signal;
 mod source;
+mod threads;
 mod time;
 
+pub use calendar::{Calendar, Period, parse_span};
 pub use clock::{Clock, SimClock, SystemClock};
+pub use copy::{PrivateCopy, run_on_file};
+pub use crew::in_parallel;
 pub use daemon::{Readiness, daemonise, notify_ready};
 pub use dir::{Dir, FileType, Found, Stat, open_file, stat_of_file};
 pub use file::{
-    NewFile, create_private_dir, expect_reads, is_unfinished, make_private, read_at, remove_dir, replace_durably, sync_dir,
+    NewFile, create_private_dir, expect_reads, is_unfinished, make_private, read_at, remove_dir, replace, replace_durably, sync_dir,
     sync_file_and_dir, write_private,
 };
 pub use lock::FileLock;
@@ -31,10 +40,12 @@ pub use meta::{Names, SparseMap, Xattrs, map_sparse, xattrs_of_fd, xattrs_of_nam
 pub use mounts::{MountInfo, detach, mount_at, mounts, set_read_ahead, unmount};
 pub use piped::Piped;
 pub use process::{
-    available_cores, effective_ids, file_limit, give_way, host_name, is_root, memory_free_share, peak_memory_bytes, raise_file_limit,
-    random, readable_by_others, run_for_line, share_heaps,
+    PASSPHRASE_VARIABLE, available_cores, effective_ids, file_limit, give_way, host_name, is_root, leave, memory_free_share,
+    peak_memory_bytes, raise_file_limit, random, readable_by_others, run_for_line, share_heaps,
 };
+pub use secret::{Wiped, lock_memory, refuse_dumps, wipe_stack};
 pub use set::Subject;
-pub use signal::{Cancel, CaughtSignals, catch_signals};
+pub use signal::{Cancel, CaughtSignals, catch_signals, leave_signals_to_others};
 pub use source::{Manners, SourceFile};
+pub use threads::{quietly, share, spawn_in, start};
 pub use time::{day_name, parse_moment, parse_start, utc_name, utc_stamp, utc_text};

@@ -40,6 +40,20 @@ pub fn catch_signals(cancel: &Cancel) -> Result<()> {
     Ok(())
 }
 
+/// From now on signals are handled by other threads only, of which one must have been started before. A thread that waits for a dead file
+/// server handles none, and the kernel may choose just that one.
+pub fn leave_signals_to_others() {
+    // SAFETY: both calls work on a set of signals that lives on this stack; the mask is this thread's, and that of those it starts.
+    unsafe {
+        let mut signals = std::mem::zeroed();
+        libc::sigemptyset(&raw mut signals);
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            libc::sigaddset(&raw mut signals, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, std::ptr::null_mut());
+    }
+}
+
 /// SIGINT, SIGTERM and SIGHUP, caught and kept until somebody takes them.
 pub struct CaughtSignals(signal_hook::iterator::Signals);
 

@@ -218,6 +218,17 @@ impl<'a> Differing<'a> {
     }
 }
 
+/// Where a walk of changes goes from a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Go {
+    /// Into the directory of that name, if there is one.
+    In,
+    /// To the next name, past what is in that directory.
+    Past,
+    /// Nowhere: it has seen enough.
+    Stop,
+}
+
 /// Calls `each` with the path (absolute) of everything that differs between the directories `old` and `new`, and below them, in order
 /// of names, a directory before what is in it, until `each` breaks.
 ///
@@ -225,8 +236,19 @@ impl<'a> Differing<'a> {
 pub fn each_change(
     dirs: &Dirs,
     sides: (&Side, &Side),
-    (old, new): (Option<ChunkId>, Option<ChunkId>),
+    pair: (Option<ChunkId>, Option<ChunkId>),
     mut each: impl FnMut(&[u8], &Pair) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    walk_changes(dirs, sides, pair, |path, pair| Ok(if each(path, pair)?.is_break() { Go::Stop } else { Go::In }), |_, e| Err(e))
+}
+
+/// The same, going where `each` says. `unreadable` is told of a directory that cannot be read to its end; unless it fails, that is passed over.
+pub fn walk_changes(
+    dirs: &Dirs,
+    sides: (&Side, &Side),
+    (old, new): (Option<ChunkId>, Option<ChunkId>),
+    mut each: impl FnMut(&[u8], &Pair) -> Result<Go>,
+    mut unreadable: impl FnMut(&[u8], Error) -> Result<()>,
 ) -> Result<()> {
     if old == new && sides.0.domain == sides.1.domain {
         return Ok(());
@@ -235,14 +257,24 @@ pub fn each_change(
     let mut levels = vec![(Differing::new(dirs, sides.0, sides.1, old, new), 0)];
     while let Some((level, len)) = levels.last_mut() {
         path.truncate(*len);
-        let Some(pair) = level.next_pair()? else {
-            levels.pop();
-            continue;
+        let pair = match level.next_pair() {
+            Ok(Some(pair)) => pair,
+            Ok(None) => {
+                levels.pop();
+                continue;
+            }
+            Err(e) => {
+                unreadable(&path, e)?;
+                levels.pop();
+                continue;
+            }
         };
         path.push(b'/');
         path.extend_from_slice(pair.entry().map(|e| &*e.name).unwrap_or_default());
-        if each(&path, &pair)?.is_break() {
-            return Ok(());
+        match each(&path, &pair)? {
+            Go::In => (),
+            Go::Past => continue,
+            Go::Stop => return Ok(()),
         }
         if let Some((old, new)) = pair.dirs() {
             if levels.len() > DIR_DEPTH_MAX {

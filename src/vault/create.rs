@@ -9,11 +9,12 @@ use crate::{
     sys,
     vault::{
         PUBLIC_LEN_MAX, Vault,
-        enrol::{check_name, put_key, put_sealer},
+        enrol::{check_name, put_sealer},
         keys::{OwnerKeys, SealerKeys},
-        owners::Way,
         recipe,
+        recipients::Way,
         signers::SignerList,
+        ways::put_way,
     },
 };
 
@@ -71,7 +72,8 @@ fn write_all(store: &dyn Store, config: &Config, owner: &OwnerKeys, sealer: &Sea
     store.put(&Key::fixed("README.txt"), recipe::README.as_bytes())?;
     store.put(&Key::fixed("RESTORE.py"), recipe::RESTORE.as_bytes())?;
     for (n, way) in ways.iter().enumerate() {
-        put_key(store, &format!("owner-{:04}-{}.age", n + 1, way.label()), &way.seal(owner.encode().as_bytes())?)?;
+        let number = u32::try_from(n + 1).map_err(|_| Error::usage("too many ways in"))?;
+        put_way(store, owner, way, number, None, "with the vault")?;
     }
     put_sealer(store, owner, sealer)?;
     SignerList::create(store, owner, sealer)?;

@@ -61,6 +61,11 @@ impl Token {
         Zeroizing::new(format!("{TOKEN_PREFIX}:{}:{}:{}:{owner}", self.vault, self.name, *secret))
     }
 
+    /// Whether `text` looks like one.
+    pub fn is_token(text: &str) -> bool {
+        text.trim_start().starts_with("coffre-enroll-")
+    }
+
     /// Reads the line, wherever it stands in `text`.
     pub fn decode(text: &str) -> Result<Self> {
         let line = text.lines().map(str::trim).find(|l| l.starts_with("coffre-enroll-"));
@@ -174,7 +179,8 @@ impl Vault {
         let key = key_of(name);
         let keys = self.sealer_file(owner, &key)?;
         match keys.vault == self.config.id && keys.name == name {
-            true => Ok(keys),
+            // It was made in the epoch of its time.
+            true => Ok(keys.with_recipients(owner.epoch(), owner.data_recipient(), owner.meta_recipient())),
             false => Err(Error::corrupt(format!("{key} holds the keys of another sealer"))),
         }
     }
@@ -238,6 +244,7 @@ impl Vault {
 
     fn new_sealer(&self, owner: &OwnerKeys, name: &str, domain: &Domain) -> Result<SealerKeys> {
         check_name(name)?;
+        owner.check_current()?;
         for attempt in 1.. {
             let list = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
             // Stores may take names that differ by capital letters only for the same.

@@ -50,6 +50,21 @@ impl Timeline {
         line
     }
 
+    /// How many snapshots there are.
+    pub fn len(&self) -> usize {
+        self.moments.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.moments.is_empty()
+    }
+
+    /// The host, by its number, of snapshot number `n`.
+    pub fn host_of(&self, n: usize) -> usize {
+        self.moments[n].host
+    }
+
     /// Snapshot number `n`.
     pub fn snapshot(&self, n: usize) -> &Arc<Snapshot> {
         &self.moments[n].snapshot
@@ -65,7 +80,8 @@ impl Timeline {
         &self.hosts[n]
     }
 
-    fn domain(&self, n: usize) -> DomainId {
+    /// The domain of snapshot number `n`.
+    pub fn domain(&self, n: usize) -> DomainId {
         self.moments[n].snapshot.manifest.domain
     }
 }
@@ -77,6 +93,8 @@ pub struct Version {
     pub first: usize,
     /// The last one in which it still stood.
     pub last: usize,
+    /// In how many of its host's snapshots it stood; fewer than there are from first to last if it was away for a while.
+    pub held: usize,
     /// The host, by its number in the timeline.
     pub host: usize,
     /// Type and permission bits.
@@ -129,12 +147,13 @@ impl Past {
         for (n, moment) in line.moments.iter().enumerate() {
             let root = moment.snapshot.manifest.root;
             match last[moment.host] {
-                Some(at) if past.versions[at].node == Some(root) => past.versions[at].last = n,
+                Some(at) if past.versions[at].node == Some(root) => past.versions[at].stood_on(n, 1),
                 _ => {
                     last[moment.host] = Some(past.versions.len());
                     past.versions.push(Version {
                         first: n,
                         last: n,
+                        held: 1,
                         host: moment.host,
                         mode: 0o040_755,
                         uid: 0,
@@ -170,7 +189,7 @@ impl Past {
                 && dir == node
             {
                 if was_there && let Some((_, _, at)) = before.found {
-                    past.versions[at].last = parent.last;
+                    past.versions[at].stood_on(parent.last, parent.held);
                 }
                 continue;
             }
@@ -185,7 +204,9 @@ impl Past {
             let Some(held) = held else { continue };
             let domain = line.domain(parent.first);
             match &before.found {
-                Some((old, its, at)) if is_same(old.entry(), held.entry(), *its == domain) => past.versions[*at].last = parent.last,
+                Some((old, its, at)) if is_same(old.entry(), held.entry(), *its == domain) => {
+                    past.versions[*at].stood_on(parent.last, parent.held);
+                }
                 _ => {
                     let at = past.versions.len();
                     past.versions.push(Version::of(held.entry(), parent));
@@ -250,11 +271,18 @@ impl Past {
 }
 
 impl Version {
+    /// Notes that it still stood in snapshot `last`, and in `held` more of its host.
+    fn stood_on(&mut self, last: usize, held: usize) {
+        self.last = last;
+        self.held += held;
+    }
+
     /// `entry`, found in the directory `parent`.
     fn of(entry: &Entry, parent: &Version) -> Self {
         Self {
             first: parent.first,
             last: parent.last,
+            held: parent.held,
             host: parent.host,
             mode: entry.mode,
             uid: entry.uid,

@@ -12,9 +12,9 @@ use std::{
 };
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{ChunkId, Digest, FrameEntry, PackIndex, Segment, SegmentPack},
-    pack::{self, Identity, PackReader, Unwrap},
+    pack::{self, PackReader, Remembered, Unwrap},
     store::{self, Key, Store},
     sys,
     vault::{Finding, second::read_either},
@@ -109,21 +109,20 @@ impl Index {
     }
 
     /// Adds the segments of `store` that are not in yet. Segments that cannot be read are findings, not errors.
-    pub fn add_segments(&mut self, store: &dyn Store, identities: &[Identity]) -> Result<Vec<Finding>> {
+    pub fn add_segments(&mut self, store: &dyn Store, identities: &Remembered) -> Result<Vec<Finding>> {
         let new = store::list_all(store, "index")?.into_iter().map(|(key, _)| key).filter(|key| !self.segments.contains(key));
         let new: Vec<Key> = new.collect();
         let threads = sys::available_cores().min(THREADS_MAX).min(new.len());
         let mut findings = Vec::new();
-        std::thread::scope(|scope| {
+        std::thread::scope(|scope| -> Result<()> {
             // Thread n reads every n-th segment, and they are taken in turn: the order of packs is always the same.
-            let queues: Vec<Receiver<Told>> = (0..threads)
+            let queues = (0..threads)
                 .map(|first| {
                     let (tell, told) = sync_channel(PACKS_WAITING);
                     let mine = new.iter().skip(first).step_by(threads);
-                    scope.spawn(move || mine.for_each(|key| read_packs(store, key, identities, &tell)));
-                    told
+                    sys::spawn_in(scope, move || mine.for_each(|key| read_packs(store, key, identities, &tell))).map(|_| told)
                 })
-                .collect();
+                .collect::<Result<Vec<Receiver<Told>>>>()?;
             for (n, key) in new.iter().enumerate() {
                 loop {
                     match queues[n % threads].recv() {
@@ -132,12 +131,15 @@ impl Index {
                             self.segments.insert(key.clone());
                             break;
                         }
+                        // Pruned since it was listed: what counts of it is in another one.
+                        Ok(Told::End(Err(e))) if e.kind() == ErrorKind::Missing => break,
                         Ok(Told::End(Err(e))) => break findings.push(Finding::new(key.as_str(), e.chain())),
                         Err(_) => break findings.push(Finding::new(key.as_str(), "reading it failed inside coffre".to_owned())),
                     }
                 }
             }
-        });
+            Ok(())
+        })?;
         Ok(findings)
     }
 
@@ -209,6 +211,12 @@ impl Index {
         Some(Located { pack: table.digest, pack_number, frame, frame_number, chunk: 0 })
     }
 
+    /// Bytes of all frames: raw, and compressed.
+    pub fn bytes(&self) -> (u64, u64) {
+        let frames = self.packs.iter().flat_map(|table| &table.frames);
+        frames.fold((0, 0), |(raw, compressed), (f, _)| (raw + u64::from(f.raw_len), compressed + u64::from(f.compressed_len)))
+    }
+
     /// How many chunks it knows.
     pub fn chunks(&self) -> usize {
         self.buckets.iter().map(|bucket| bucket.lock().expect("nobody panics while sorting").rows.len()).sum()
@@ -226,10 +234,9 @@ enum Told {
     End(Result<()>),
 }
 
-fn read_packs(store: &dyn Store, key: &Key, identities: &[Identity], tell: &SyncSender<Told>) {
-    let identities: Vec<Unwrap> = identities.iter().map(|i| i as Unwrap).collect();
+fn read_packs(store: &dyn Store, key: &Key, identities: &Remembered, tell: &SyncSender<Told>) {
     let gone = |_| Error::cancelled();
-    let read = open_segment(store, key, &identities)
+    let read = open_segment(store, key, &[identities as Unwrap])
         .and_then(|plain| Segment::each_pack(&plain, |pack| tell.send(Told::Pack(pack)).map_err(gone)));
     // Who no longer listens has given up.
     let _ = tell.send(Told::End(read));

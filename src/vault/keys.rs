@@ -12,10 +12,20 @@ use zeroize::Zeroizing;
 use crate::{
     error::{Error, Result},
     format::{self, DomainId, DomainKeys, Key32, VaultId, hex, is_name, unhex},
-    pack::{Identity, Recipient, identity_from_bytes},
+    pack::{Headers, Identity, Recipient, identity_from_bytes},
     sys,
-    vault::sign::SigningKey,
+    vault::{sign::SigningKey, state::StateDir},
 };
+
+/// So many headers opened anew are worth a write; each took 60 µs.
+const HEADERS_FRESH_MIN: usize = 16;
+/// The comment before the identity of a way, in the file of that way.
+const WAY_COMMENT: &str = "# identity of this way in";
+
+/// Bytes of an owner file without its pairs of identities, and with the signature that an epoch has.
+const TEXT_LEN: usize = 1024;
+/// Bytes of a pair in it.
+const PAIR_TEXT_LEN: usize = 256;
 
 /// Everything that an owner can do rests on these.
 pub struct OwnerKeys {
@@ -27,7 +37,15 @@ pub struct OwnerKeys {
     data: Vec<Identity>,
     /// Read manifests, trees and index segments; the first is the current one.
     meta: Vec<Identity>,
+    /// Lies in the file of the way by which these were had, and opens later epochs.
+    way: Option<Box<Identity>>,
+    /// The file of that way.
+    came_by: Option<String>,
+    /// The newest epoch of the vault, if it is not open to these keys.
+    closed_epoch: Option<u32>,
     domains: Mutex<HashMap<DomainId, Arc<DomainKeys>>>,
+    /// What opening headers gave before.
+    pub headers: Arc<Headers>,
 }
 
 impl OwnerKeys {
@@ -39,22 +57,37 @@ impl OwnerKeys {
             sign: SigningKey::from_seed(sys::random()?),
             data: vec![Identity::generate()],
             meta: vec![Identity::generate()],
+            way: None,
+            came_by: None,
+            closed_epoch: None,
             domains: Mutex::default(),
+            headers: Arc::default(),
         })
     }
 
     /// Returns the plaintext of an owner file: an ordinary age identity file with comments.
     pub fn encode(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(format!(
-            "# coffre owner keys of vault {}\n# coffre-vs {}\n# coffre-sign {}\n",
-            self.vault,
-            hex(self.secret.expose()),
-            hex(self.sign.seed())
-        ));
+        // Never grown, so that no copy stays where it was.
+        let mut text = Zeroizing::new(String::with_capacity(TEXT_LEN + self.data.len() * PAIR_TEXT_LEN));
+        let (secret, sign) = (Zeroizing::new(hex(self.secret.expose())), Zeroizing::new(hex(self.sign.seed())));
+        for part in ["# coffre owner keys of vault ", &self.vault.to_string(), "\n# coffre-vs ", &secret, "\n# coffre-sign ", &sign, "\n"] {
+            text.push_str(part);
+        }
         for (data, meta) in self.data.iter().zip(&self.meta) {
-            for (what, identity) in [("data", data), ("meta", meta)] {
-                text.push_str(&format!("# {what} identity\n{}\n", identity.to_string().expose_secret()));
+            for (comment, identity) in [("# data identity\n", data), ("# meta identity\n", meta)] {
+                for part in [comment, identity.to_string().expose_secret(), "\n"] {
+                    text.push_str(part);
+                }
             }
+        }
+        text
+    }
+
+    /// The same for a way in, with the identity that is its own.
+    pub(super) fn encode_for(&self, way: &Identity) -> Zeroizing<String> {
+        let mut text = self.encode();
+        for part in [WAY_COMMENT, "\n", way.to_string().expose_secret(), "\n"] {
+            text.push_str(part);
         }
         text
     }
@@ -67,14 +100,18 @@ impl OwnerKeys {
         if id != vault {
             return Err(Error::corrupt(format!("an owner key file belongs to vault {id}")));
         }
-        let identities: Vec<Identity> = text
-            .lines()
-            .filter(|l| !l.starts_with('#') && !l.is_empty())
-            .map(|l| Identity::from_str(l).map_err(|_| broken()))
-            .collect::<Result<_>>()?;
-        let (mut data, mut meta) = (Vec::new(), Vec::new());
-        for (i, identity) in identities.into_iter().enumerate() {
-            if i % 2 == 0 { data.push(identity) } else { meta.push(identity) }
+        let (mut data, mut meta, mut way, mut comment_before) = (Vec::new(), Vec::new(), None, "");
+        for line in text.lines().filter(|l| !l.is_empty()) {
+            if line.starts_with('#') {
+                comment_before = line;
+                continue;
+            }
+            let identity = Identity::from_str(line).map_err(|_| broken())?;
+            match comment_before {
+                WAY_COMMENT => way = Some(Box::new(identity)),
+                _ if data.len() == meta.len() => data.push(identity),
+                _ => meta.push(identity),
+            }
         }
         if data.is_empty() || data.len() != meta.len() {
             return Err(broken());
@@ -85,8 +122,82 @@ impl OwnerKeys {
             sign: comment("coffre-sign").and_then(unhex).map(SigningKey::from_seed).ok_or_else(broken)?,
             data,
             meta,
+            way,
+            came_by: None,
+            closed_epoch: None,
             domains: Mutex::default(),
+            headers: Arc::default(),
         })
+    }
+
+    /// The vault.
+    pub fn vault(&self) -> VaultId {
+        self.vault
+    }
+
+    /// How many pairs of identities there are: the number of the newest epoch that these keys know.
+    pub fn epoch(&self) -> u32 {
+        u32::try_from(self.data.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The identity of the way by which these were had.
+    pub(super) fn way(&self) -> Option<&Identity> {
+        self.way.as_deref()
+    }
+
+    /// The file of the way by which these were had.
+    pub fn came_by(&self) -> Option<&str> {
+        self.came_by.as_deref()
+    }
+
+    pub(super) fn that_came_by(self, file: &str) -> Self {
+        Self { came_by: Some(file.to_owned()), ..self }
+    }
+
+    /// These keys, with the pairs of `newer`; `newest` is the newest epoch that the vault has.
+    pub(super) fn with_newer(self, newer: Option<OwnerKeys>, newest: Option<u32>) -> Self {
+        let (data, meta) = match newer {
+            Some(newer) => (newer.data, newer.meta),
+            None => (self.data, self.meta),
+        };
+        let known = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        Self { data, meta, closed_epoch: newest.filter(|n| *n > known), ..self }
+    }
+
+    /// The keys of the next epoch.
+    pub(super) fn next_epoch(&self) -> Result<Self> {
+        let mut next = Self::decode(&self.encode(), self.vault)?;
+        next.data.insert(0, Identity::generate());
+        next.meta.insert(0, Identity::generate());
+        Ok(next)
+    }
+
+    /// The newest epoch of the vault, if it is closed to these keys: their way was removed before it began.
+    pub fn closed_epoch(&self) -> Option<u32> {
+        self.closed_epoch
+    }
+
+    /// Fails unless these keys open what is sealed now: others must not change who can.
+    ///
+    /// # Errors
+    /// `WrongKey`.
+    pub(super) fn check_current(&self) -> Result<()> {
+        match self.closed_epoch {
+            None => Ok(()),
+            Some(epoch) => Err(Error::wrong_key(format!("epoch {epoch} of the vault's keys is closed to the way in that was used"))
+                .hint("it was removed before the keys were rotated; use one that coffre key list shows")),
+        }
+    }
+
+    /// Asks that these never go to swap. Not inherited by a fork.
+    pub fn lock_in_memory(&self) {
+        sys::lock_memory(&self.data);
+        sys::lock_memory(&self.meta);
+        sys::lock_memory(self.secret.expose());
+        sys::lock_memory(self.sign.seed());
+        if let Some(way) = &self.way {
+            sys::lock_memory(std::slice::from_ref(&**way));
+        }
     }
 
     /// Identities that open data packs and meta packs.
@@ -97,6 +208,26 @@ impl OwnerKeys {
     /// Identities that open manifests and index segments.
     pub fn meta_identities(&self) -> &[Identity] {
         &self.meta
+    }
+
+    /// Takes up what was kept of opened headers by `keep_headers`, if anything.
+    pub fn recall_headers(&self, state: &StateDir) {
+        if let Some(bytes) = state.headers() {
+            self.headers.take_up(&self.headers_key(), &bytes);
+        }
+    }
+
+    /// Keeps what opening headers gave, if that is worth it. A state directory that cannot be written costs time only.
+    pub fn keep_headers(&self, state: &StateDir) {
+        if self.headers.fresh() >= HEADERS_FRESH_MIN
+            && let Ok(nonce) = sys::random()
+        {
+            state.keep_headers(&self.headers.encode(&self.headers_key(), nonce));
+        }
+    }
+
+    fn headers_key(&self) -> Key32 {
+        self.secret.derive("coffre 2025-11 headers kept by a reader")
     }
 
     /// The keys of a dedup domain; derived once.
@@ -118,9 +249,15 @@ impl OwnerKeys {
             domain,
             format::domain_key(&self.secret, domain),
             SigningKey::from_seed(sys::random()?),
+            self.epoch(),
             self.data[0].to_public(),
             self.meta[0].to_public(),
         ))
+    }
+
+    /// The public half of the current data identity.
+    pub fn data_recipient(&self) -> Recipient {
+        self.data[0].to_public()
     }
 
     /// The public half of the current meta identity.
@@ -142,6 +279,8 @@ pub struct SealerKeys {
     pub keys: DomainKeys,
     /// Signs its receipts.
     pub sign: SigningKey,
+    /// The epoch of the two below.
+    pub epoch: u32,
     /// Data packs are sealed to this.
     pub data: Recipient,
     /// Meta packs, manifests and index segments are sealed to this.
@@ -149,9 +288,29 @@ pub struct SealerKeys {
 }
 
 impl SealerKeys {
-    fn new(vault: VaultId, name: String, domain: DomainId, dk: Key32, sign: SigningKey, data: Recipient, meta: Recipient) -> Self {
+    #[allow(clippy::too_many_arguments)] // one a line of its text
+    fn new(
+        vault: VaultId,
+        name: String,
+        domain: DomainId,
+        dk: Key32,
+        sign: SigningKey,
+        epoch: u32,
+        data: Recipient,
+        meta: Recipient,
+    ) -> Self {
         let keys = DomainKeys::derive(&dk);
-        Self { vault, name, domain, dk, keys, sign, data, meta }
+        for secret in [&dk, &keys.data, &keys.tree, &keys.index, &keys.catalog] {
+            sys::lock_memory(secret.expose());
+        }
+        sys::lock_memory(sign.seed());
+        Self { vault, name, domain, dk, keys, sign, epoch, data, meta }
+    }
+
+    /// The same sealer, which seals to the recipients of another epoch.
+    pub(super) fn with_recipients(&self, epoch: u32, data: Recipient, meta: Recipient) -> Self {
+        let (name, keys, sign) = (self.name.clone(), self.keys.clone(), self.sign.clone());
+        Self { vault: self.vault, name, domain: self.domain, dk: self.dk.clone(), keys, sign, epoch, data, meta }
     }
 
     /// Reads and writes the index segments of the domain.
@@ -161,15 +320,10 @@ impl SealerKeys {
 
     /// Returns the text that is kept in the state directory, and sealed in the vault.
     pub fn encode(&self) -> Zeroizing<String> {
+        let (dk, sign) = (Zeroizing::new(hex(self.dk.expose())), Zeroizing::new(hex(self.sign.seed())));
         Zeroizing::new(format!(
-            "coffre-sealer 1\nvault {}\nname {}\ndomain {}\ndk {}\nsign {}\ndata {}\nmeta {}\n",
-            self.vault,
-            self.name,
-            self.domain,
-            hex(self.dk.expose()),
-            hex(self.sign.seed()),
-            self.data,
-            self.meta
+            "coffre-sealer 1\nvault {}\nname {}\ndomain {}\ndk {}\nsign {}\nepoch {}\ndata {}\nmeta {}\n",
+            self.vault, self.name, self.domain, *dk, *sign, self.epoch, self.data, self.meta
         ))
     }
 
@@ -191,6 +345,8 @@ impl SealerKeys {
             DomainId(unhex(fact("domain")?).ok_or_else(broken)?),
             Key32::new(unhex(fact("dk")?).ok_or_else(broken)?),
             SigningKey::from_seed(unhex(fact("sign")?).ok_or_else(broken)?),
+            // Those of before epochs have none.
+            facts.get("epoch").map_or(Some(1), |n| n.parse().ok()).ok_or_else(broken)?,
             recipient("data")?,
             recipient("meta")?,
         ))

@@ -68,6 +68,19 @@ pub fn set_aside(chain: &Chain, signers: &SignerList) -> Vec<Finding> {
     chain.revoked.iter().map(finding).collect()
 }
 
+/// The same in short, for who offers snapshots: one finding a sealer.
+pub fn not_offered(chain: &Chain, signers: &SignerList) -> Vec<Finding> {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    chain.revoked.iter().for_each(|c| *counts.entry(&c.key.sealer).or_default() += 1);
+    let finding = |(sealer, n): (&str, u64)| {
+        let what = if n == 1 { "1 snapshot is".to_owned() } else { format!("{n} snapshots are") };
+        let since = signers.signers.revoked(sealer).map(|r| r.since_text()).unwrap_or_default();
+        let text = format!("{what} not offered, as {sealer} is revoked since {since}");
+        Finding::of(Trouble::Revoked, format!("snaps/{sealer}"), text)
+    };
+    counts.into_iter().map(finding).collect()
+}
+
 /// Whether a finding names this snapshot's receipt already.
 fn is_named(chain: &Chain, key: &SnapshotKey) -> bool {
     let receipt = key.receipt();
@@ -141,8 +154,14 @@ fn follow(chain: &Chain, sealer: &str, mine: &[&Committed], links: &mut Links) {
 
 /// Holds the snapshots that this host has seen against those that are there. The second list is of forks whose branches all count.
 ///
-/// `own` is the name under which this host seals: what is newer than its own newest was made by another machine with the same keys.
-pub fn remembered(chain: &Chain, heads: &BTreeMap<String, (u64, SnapshotId)>, own: Option<&str>) -> (Vec<Finding>, Vec<Finding>) {
+/// `own` is the name under which this host seals: what is newer than its own newest, and not `made_here`, was made by another
+/// machine with the same keys.
+pub fn remembered(
+    chain: &Chain,
+    heads: &BTreeMap<String, (u64, SnapshotId)>,
+    own: Option<&str>,
+    made_here: impl Fn(&Committed) -> bool,
+) -> (Vec<Finding>, Vec<Finding>) {
     let (mut damage, mut forks) = (Vec::new(), Vec::new());
     for (sealer, (seq, id)) in heads {
         let key = SnapshotKey { sealer: sealer.clone(), seq: *seq };
@@ -164,7 +183,7 @@ pub fn remembered(chain: &Chain, heads: &BTreeMap<String, (u64, SnapshotId)>, ow
     }
     let newest = own.and_then(|own| Some((own, heads.get(own)?.0)));
     if let Some((own, seq)) = newest {
-        for committed in chain.committed.iter().filter(|c| c.key.sealer == own && c.key.seq > seq) {
+        for committed in chain.committed.iter().filter(|c| c.key.sealer == own && c.key.seq > seq && !made_here(c)) {
             let text = "is signed with this host's key, and was not made here: another machine has the key, or this host's state is older than its vault";
             forks.push(Finding::of(Trouble::Fork, committed.key.receipt(), text));
         }

@@ -1,8 +1,7 @@
-//! The ways into a vault: recipients at `init`, identities and passphrases ever after. The home of `age` above packs.
+//! Unlocking: what somebody brings, and which of the vault's ways in it fits.
 
-use std::{collections::HashSet, io::BufReader, str::FromStr};
+use std::{collections::BTreeSet, io::BufReader, sync::Arc};
 
-use age::secrecy::SecretString;
 use age_core::format::{FileKey, Stanza};
 use zeroize::Zeroizing;
 
@@ -11,101 +10,29 @@ use crate::{
     format::VaultId,
     pack::{self, Unwrap},
     store::{self, Key, Store},
-    vault::keys::OwnerKeys,
+    vault::{
+        callbacks::{Ask, Callbacks},
+        epochs,
+        keys::OwnerKeys,
+        recipients::{SCRYPT_LOG_N_MAX, missing_plugin, passphrase_identity, scrypt_log_n},
+    },
 };
 
 /// Longest key file accepted, in bytes.
 pub(super) const KEY_FILE_LEN_MAX: usize = 1 << 20;
 
-/// Asks a person. Called only where nothing else answers.
-pub trait Ask: Send + Sync {
-    /// A secret for `what`, or an error that says how to give it otherwise.
-    fn secret(&self, what: &str) -> Result<Zeroizing<String>>;
-}
-
-/// One way to unlock a vault, as it is created.
-pub enum Way {
-    /// A passphrase, by scrypt: the work takes about a second here and for every guess.
-    Passphrase(Zeroizing<String>),
-    /// An age public key.
-    Age(age::x25519::Recipient),
-    /// An SSH public key, ed25519 or RSA.
-    Ssh(Box<age::ssh::Recipient>, String),
-}
-
-impl Way {
-    /// Reads `age1…`, `ssh-ed25519 …` or `ssh-rsa …`.
-    pub fn parse(text: &str) -> Result<Self> {
-        let text = text.trim();
-        let wrong = |why: String| {
-            Error::usage(format!("`{text}` is no public key that coffre knows{why}"))
-                .hint("give an age1… key or an ssh-ed25519 or ssh-rsa public key line; private keys stay with you")
-        };
-        if text.starts_with("age1") {
-            return age::x25519::Recipient::from_str(text).map(Way::Age).map_err(|e| wrong(format!(": {e}")));
-        }
-        match age::ssh::Recipient::from_str(text) {
-            Ok(key) => Ok(Way::Ssh(Box::new(key), text.to_owned())),
-            Err(e) if text.starts_with("ssh-") => Err(wrong(format!(": {e:?}"))),
-            Err(_) if text.starts_with("AGE-SECRET-KEY-") => Err(Error::usage("that is a private key; a recipient is public")
-                .hint("age-keygen -y FILE prints the public key of an identity file")),
-            Err(_) => Err(wrong(String::new())),
-        }
-    }
-
-    /// The part of the file name that says what kind of way this is.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Way::Passphrase(_) => "passphrase",
-            Way::Age(_) => "age",
-            Way::Ssh(..) => "ssh",
-        }
-    }
-
-    /// For people.
-    pub fn describe(&self) -> String {
-        match self {
-            Way::Passphrase(_) => "a passphrase".to_owned(),
-            Way::Age(key) => key.to_string(),
-            Way::Ssh(_, text) => text.clone(),
-        }
-    }
-
-    /// Encrypts `plaintext` so that this way opens it.
-    pub fn seal(&self, plaintext: &[u8]) -> Result<Vec<u8>> {
-        match self {
-            Way::Passphrase(secret) => pack::seal_whole(&[&age::scrypt::Recipient::new(SecretString::from(secret.as_str()))], plaintext),
-            Way::Age(key) => pack::seal_whole(&[key], plaintext),
-            Way::Ssh(key, _) => pack::seal_whole(&[&**key], plaintext),
-        }
-    }
-}
-
 /// What somebody brings to unlock a vault.
 #[derive(Default)]
 pub struct Unlocking {
     identities: Vec<Box<dyn age::Identity + Send + Sync>>,
-    passphrase: Option<Zeroizing<String>>,
-    ask: Option<std::sync::Arc<dyn Ask>>,
+    callbacks: Callbacks,
+    expected_owner: Option<String>,
 }
 
-/// Lets the age crate ask for the passphrase of an SSH key or an encrypted identity file.
-#[derive(Clone)]
-struct Callbacks(Option<std::sync::Arc<dyn Ask>>);
-
-impl age::Callbacks for Callbacks {
-    fn display_message(&self, _: &str) {}
-    fn confirm(&self, _: &str, _: &str, _: Option<&str>) -> Option<bool> {
-        None
-    }
-    fn request_public_string(&self, _: &str) -> Option<String> {
-        None
-    }
-    fn request_passphrase(&self, what: &str) -> Option<SecretString> {
-        let secret = self.0.as_ref()?.secret(what).ok()?;
-        Some(SecretString::from(secret.as_str()))
-    }
-}
+/// Most key files that are tried; a vault has as many as it has ways in.
+const FILES_MAX: usize = 256;
+/// Most work that all passphrase files together may ask for: 4 times as much as one may.
+const SCRYPT_WORK_MAX: u64 = 4 << SCRYPT_LOG_N_MAX;
 
 /// The crate's SSH identity with callbacks does not say that it is `Send`; what it holds is, but the type is hidden.
 struct SshIdentity(String, Callbacks);
@@ -134,13 +61,19 @@ impl Drop for SshIdentity {
 
 impl Unlocking {
     /// Brings nothing, but may ask.
-    pub fn asking(ask: Option<std::sync::Arc<dyn Ask>>) -> Self {
-        Self { ask, ..Self::default() }
+    pub fn asking(ask: Option<Arc<dyn Ask>>) -> Self {
+        Self { callbacks: Callbacks::asking(ask), ..Self::default() }
     }
 
-    /// Brings a passphrase.
+    /// Brings a passphrase: of the vault, or of the SSH keys that are brought after it.
     pub fn with_passphrase(mut self, passphrase: Zeroizing<String>) -> Self {
-        self.passphrase = Some(passphrase);
+        self.callbacks.passphrase = Some(Arc::new(passphrase));
+        self
+    }
+
+    /// Takes only keys whose owner is this one, if it is known: a storage that knows somebody's public key could plant others.
+    pub fn expecting(mut self, owner: Option<String>) -> Self {
+        self.expected_owner = owner;
         self
     }
 
@@ -150,7 +83,7 @@ impl Unlocking {
             Error::usage(format!("{name} is no identity file{why}"))
                 .hint("give an age identity file (AGE-SECRET-KEY-1…) or an SSH private key (ed25519 or RSA)")
         };
-        let callbacks = Callbacks(self.ask.clone());
+        let callbacks = self.callbacks.clone();
         if text.contains("PRIVATE KEY-----") {
             match age::ssh::Identity::from_buffer(text.as_bytes(), None).map_err(|e| wrong(format!(": {e}")))? {
                 age::ssh::Identity::Unsupported(_) => return Err(wrong(": this kind of SSH key cannot decrypt".to_owned())),
@@ -159,7 +92,10 @@ impl Unlocking {
             return Ok(());
         }
         let file = age::IdentityFile::from_buffer(BufReader::new(text.as_bytes())).map_err(|e| wrong(format!(": {e}")))?;
-        let identities = file.with_callbacks(callbacks).into_identities().map_err(|e| wrong(format!(": {e}")))?;
+        let identities = file.with_callbacks(callbacks).into_identities().map_err(|e| match e {
+            age::DecryptError::PluginResolve(e) => missing_plugin(&plugin_of(text), &e),
+            e => wrong(format!(": {e}")),
+        })?;
         if identities.is_empty() {
             return Err(wrong(": it holds no identity".to_owned()));
         }
@@ -169,7 +105,7 @@ impl Unlocking {
 
     /// Whether nothing was brought: only asking is left.
     pub fn is_empty(&self) -> bool {
-        self.identities.is_empty() && self.passphrase.is_none()
+        self.identities.is_empty() && self.callbacks.passphrase.is_none()
     }
 
     /// Opens the owner keys of `vault`: identities first, then a passphrase that was brought, then one that is asked for.
@@ -180,15 +116,30 @@ impl Unlocking {
         let files = owner_files(store)?;
         if files.is_empty() {
             return Err(Error::missing(format!("no keys/owner-*.age in {}", store.describe()))
-                .hint("bring keys/ back from another copy of this vault"));
+                .hint("bring keys/ back from another copy of this vault, or a way in from the recovery kit: coffre key restore KIT"));
         }
+        let keys = self.open_files(&files, vault, &store.describe())?;
+        epochs::follow(store, keys)
+    }
+
+    /// Opens the first of `files`, names with contents, that something fits.
+    pub fn open_files(&self, files: &[(String, Vec<u8>)], vault: VaultId, place: &str) -> Result<OwnerKeys> {
         let mut damaged = None;
         let mut try_files = |scrypt: bool, identities: &[Unwrap]| {
-            for (name, bytes) in files.iter().filter(|(_, bytes)| is_scrypt(bytes) == scrypt) {
-                match pack::open_whole(identities, bytes, name).and_then(|text| {
-                    let text = std::str::from_utf8(&text).map_err(|_| Error::corrupt(format!("{name} is not text")))?;
-                    OwnerKeys::decode(text, vault)
-                }) {
+            let mut work_left = SCRYPT_WORK_MAX;
+            for (name, bytes) in files.iter().filter(|(_, bytes)| scrypt_log_n(bytes).is_some() == scrypt) {
+                if let Some(log_n) = scrypt_log_n(bytes) {
+                    let work = 1u64.checked_shl(u32::from(log_n)).unwrap_or(u64::MAX);
+                    if log_n > SCRYPT_LOG_N_MAX || work > work_left {
+                        damaged = Some(
+                            Error::wrong_key(format!("{name} asks for an unreasonable amount of work, and was passed over"))
+                                .hint("somebody may have put it there; another way in opens the vault: coffre key list"),
+                        );
+                        continue;
+                    }
+                    work_left -= work;
+                }
+                match self.open_file(identities, name, bytes, vault) {
                     Ok(keys) => return Some(keys),
                     Err(e) if e.kind() == ErrorKind::WrongKey => (),
                     Err(e) => damaged = Some(e),
@@ -202,38 +153,60 @@ impl Unlocking {
         {
             return Ok(keys);
         }
-        let has_passphrase = files.iter().any(|(_, bytes)| is_scrypt(bytes));
-        let mut tried_passphrase = false;
-        if let Some(secret) = &self.passphrase {
-            tried_passphrase = true;
-            if let Some(keys) = try_files(true, &[&age::scrypt::Identity::new(SecretString::from(secret.as_str()))]) {
-                return Ok(keys);
+        let has_passphrase = files.iter().any(|(_, bytes)| scrypt_log_n(bytes).is_some());
+        let asked;
+        let passphrase: Option<&str> = match (&self.callbacks.passphrase, &self.callbacks.ask) {
+            (Some(secret), _) => Some(secret),
+            (None, Some(ask)) if has_passphrase && identities.is_empty() => {
+                asked = ask.secret(&format!("passphrase of the vault at {place}"))?;
+                Some(&asked)
             }
-        } else if has_passphrase
-            && identities.is_empty()
-            && let Some(ask) = &self.ask
+            _ => None,
+        };
+        if let Some(secret) = passphrase.filter(|_| has_passphrase)
+            && let Some(keys) = try_files(true, &[&passphrase_identity(secret)])
         {
-            tried_passphrase = true;
-            let secret = ask.secret(&format!("passphrase of the vault at {}", store.describe()))?;
-            if let Some(keys) = try_files(true, &[&age::scrypt::Identity::new(SecretString::from(secret.as_str()))]) {
-                return Ok(keys);
-            }
+            return Ok(keys);
         }
         if let Some(e) = damaged {
             return Err(e);
         }
-        let ways: HashSet<&str> = files.iter().filter_map(|(name, _)| name.strip_suffix(".age")?.rsplit('-').next()).collect();
-        let mut ways: Vec<&str> = ways.into_iter().collect();
-        ways.sort_unstable();
-        let what = match (tried_passphrase, identities.is_empty()) {
+        Err(self.refused(files, passphrase.is_some(), has_passphrase))
+    }
+
+    fn open_file(&self, identities: &[Unwrap], name: &str, bytes: &[u8], vault: VaultId) -> Result<OwnerKeys> {
+        let text = pack::open_whole(identities, bytes, name)?;
+        let text = std::str::from_utf8(&text).map_err(|_| Error::corrupt(format!("{name} is not text")))?;
+        let keys = OwnerKeys::decode(text, vault)?.that_came_by(name);
+        match self.expected_owner.as_ref().is_none_or(|owner| *owner == keys.sign.public()) {
+            true => Ok(keys),
+            false => Err(Error::corrupt(format!("{name} holds the keys of another owner than the one this host knows"))
+                .hint("somebody may have put it there; if the vault is right, remove owner.pub from the state directory of this vault")),
+        }
+    }
+
+    /// The error if nothing fits.
+    fn refused(&self, files: &[(String, Vec<u8>)], tried_passphrase: bool, has_passphrase: bool) -> Error {
+        let ways: BTreeSet<&str> = files.iter().filter_map(|(name, _)| name.strip_suffix(".age")?.rsplit('-').next()).collect();
+        let ways: Vec<&str> = ways.into_iter().collect();
+        if self.callbacks.asked_in_vain() {
+            return Error::wrong_key("a key that was given is itself protected by a passphrase, and nobody is here to ask for it")
+                .hint("--passphrase-file FILE or --passphrase-command CMD gives it");
+        }
+        let what = match (tried_passphrase, self.identities.is_empty()) {
             (true, true) if has_passphrase => "this passphrase does not open the vault",
             (false, false) => "none of the identities given opens the vault",
             (_, true) if !tried_passphrase => "a key is needed to read this vault, and none was given",
             _ => "nothing that was given opens the vault",
         };
-        Err(Error::wrong_key(what)
-            .hint(format!("it opens with: {} (--identity FILE, --passphrase-file FILE, or a prompt)", ways.join(", "))))
+        Error::wrong_key(what).hint(format!("it opens with: {} (--identity FILE, --passphrase-file FILE, or a prompt)", ways.join(", ")))
     }
+}
+
+/// The plugin that an identity file wants: `AGE-PLUGIN-NAME-1…`. The rest of the line is a secret.
+fn plugin_of(text: &str) -> String {
+    let name = text.lines().find_map(|l| l.strip_prefix("AGE-PLUGIN-")?.split("-1").next());
+    name.unwrap_or("unknown").to_lowercase()
 }
 
 /// The owner files, newest first, each with its bytes. A file that is missing or unreadable is taken from its second copy.
@@ -248,6 +221,7 @@ fn owner_files(store: &dyn Store) -> Result<Vec<(String, Vec<u8>)>> {
         }
     }
     names.sort_unstable_by(|a, b| b.cmp(a));
+    names.truncate(FILES_MAX);
     let mut files = Vec::new();
     for name in names {
         let read = |folder: &str| store::get_all(store, &Key::fixed(format!("{folder}/{name}")), KEY_FILE_LEN_MAX);
@@ -263,9 +237,4 @@ fn owner_files(store: &dyn Store) -> Result<Vec<(String, Vec<u8>)>> {
         }
     }
     Ok(files)
-}
-
-/// Whether an age file asks for a passphrase: its only stanza says so in clear.
-fn is_scrypt(file: &[u8]) -> bool {
-    file.split(|b| *b == b'\n').nth(1).is_some_and(|line| line.starts_with(b"-> scrypt "))
 }

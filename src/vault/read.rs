@@ -1,17 +1,21 @@
 //! Trees, chunks and files by id: the read path. Right bytes or an error.
 
-use std::sync::{
-    Arc, RwLock,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use crate::{
     error::{Error, ErrorKind, Result},
     event::Sink,
     format::{
-        ChunkId, ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Digest, DomainKeys, Entry, Hole, Key32, Node, PackIndex, PackKind,
+        ChunkId, ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Digest, DomainKeys, Entry, FrameEntry, Hole, Key32, Node, PackIndex,
+        PackKind,
     },
-    pack::{Bounded, Frame, FrameKey, PackReader, Unwrap},
+    pack::{Bounded, Frame, FrameKey, PackReader, Remembered, Unwrap},
     store::{self, Key, Store},
     vault::{
         Finding, Located, OwnerKeys, Snapshot, Vault,
@@ -34,6 +38,8 @@ pub struct Reader {
     packs: PackReader,
     frames: Bounded<FrameKey, Frame>,
     index: RwLock<Index>,
+    /// Packs that the index knows and that were found gone.
+    absent: RwLock<HashSet<Digest>>,
     trailers_read: AtomicBool,
     frames_decoded: AtomicU64,
     mender: Mender,
@@ -43,9 +49,9 @@ pub struct Reader {
 impl Reader {
     /// Opens the index; at most about `cache_bytes` of decoded frames are kept. Returns findings about the index too.
     pub fn open(vault: Vault, owner: Arc<OwnerKeys>, cache_bytes: u64) -> Result<(Self, Vec<Finding>)> {
-        let packs = PackReader::new(vault.config.id, owner.identities());
+        let packs = PackReader::new(vault.config.id, owner.identities(), owner.headers.clone());
         let mut index = Index::default();
-        let findings = index.add_segments(&*vault.store, owner.meta_identities())?;
+        let findings = index.add_segments(&*vault.store, &Remembered::new(owner.meta_identities(), &owner.headers))?;
         // A frame that does not fit would be decoded again for each of its chunks.
         let cache_bytes = cache_bytes.max(2 * u64::from(index.frame_len_max()) + (1 << 20));
         let reader = Self {
@@ -54,6 +60,7 @@ impl Reader {
             packs,
             frames: Bounded::new(cache_bytes, 1 << 17),
             index: RwLock::new(index),
+            absent: RwLock::default(),
             trailers_read: AtomicBool::new(false),
             frames_decoded: AtomicU64::new(0),
             mender: Mender::default(),
@@ -64,7 +71,8 @@ impl Reader {
 
     /// Takes up index segments that came since.
     pub fn refresh(&self) -> Result<Vec<Finding>> {
-        self.index.write().expect("nobody panics while holding the index").add_segments(&*self.vault.store, self.owner.meta_identities())
+        let identities = Remembered::new(self.owner.meta_identities(), &self.owner.headers);
+        self.index.write().expect("nobody panics while holding the index").add_segments(&*self.vault.store, &identities)
     }
 
     /// Runs `f` on the index.
@@ -175,8 +183,13 @@ impl Reader {
     }
 
     fn try_chunk<T, F: FnOnce(&[u8]) -> T>(&self, id: &ChunkId, key: &Key32, f: &mut Option<F>) -> Result<T> {
-        let places: Vec<Located> = self.with_index(|index| index.locate(id));
-        let mut failure = None;
+        let mut places: Vec<Located> = self.with_index(|index| index.locate(id));
+        if places.len() > 1 {
+            // Index segments outlive packs that were pruned: those are asked last.
+            let absent = self.absent.read().expect("nobody panics while holding the set");
+            places.sort_by_key(|at| absent.contains(&at.pack));
+        }
+        let mut failure: Option<Error> = None;
         for at in places {
             let cached = FrameKey { pack: at.pack_number, frame: at.frame_number };
             match self.frames.get(cached, || self.frame(&at)) {
@@ -187,9 +200,19 @@ impl Reader {
                     if let Some(bytes) = frame.chunk(at.chunk as usize, id, key) {
                         return Ok(f.take().expect("called once, then returned")(bytes));
                     }
-                    failure = Some(Error::corrupt(format!("chunk {} in pack {} is not what its name says", id.short(), at.pack.short())));
+                    let wrong = format!("chunk {} in pack {} is not what its name says", id.short(), at.pack.short());
+                    failure.get_or_insert_with(|| Error::corrupt(wrong));
                 }
-                Err(e) => failure = Some(e),
+                Err(e) => {
+                    self.packs.forget(&at.pack);
+                    if e.kind() == ErrorKind::Missing {
+                        self.absent.write().expect("nobody panics while holding the set").insert(at.pack);
+                    }
+                    // What is missing here may be somewhere else by now, whatever is wrong with other copies.
+                    if failure.as_ref().is_none_or(|f| f.kind() != ErrorKind::Missing) {
+                        failure = Some(e);
+                    }
+                }
             }
         }
         Err(failure.unwrap_or_else(|| Error::missing(format!("chunk {} is in no pack of the vault", id.short()))))
@@ -209,6 +232,11 @@ impl Reader {
     /// Opens the header of a pack.
     pub(super) fn open_pack(&self, pack: &Digest) -> Result<()> {
         self.with_pack(pack, |store| self.packs.open(store, pack))
+    }
+
+    /// Returns a frame of a pack as it was compressed, past cache and index.
+    pub fn compressed_frame(&self, pack: &Digest, at: &FrameEntry) -> Result<Vec<u8>> {
+        self.packs.compressed(&*self.vault.store, pack, at)
     }
 
     /// Decodes a frame into the cache, if the pack has one of that number.

@@ -9,15 +9,17 @@ use crate::error::{Error, Result};
 pub const RECEIPT: &str = "coffre-receipt-v1";
 /// Namespace of signer lists.
 pub const SIGNERS: &str = "coffre-signers-v1";
+/// Namespace of what an owner took away: of key files too.
+pub const REMOVED: &str = "coffre-gc-v1";
 
 /// An ed25519 signing key, kept as its seed. Signing takes 15 µs.
 #[derive(Clone)]
-pub struct SigningKey(Zeroizing<[u8; 32]>);
+pub struct SigningKey(Box<Zeroizing<[u8; 32]>>);
 
 impl SigningKey {
     /// The key with this seed.
     pub fn from_seed(seed: [u8; 32]) -> Self {
-        Self(Zeroizing::new(seed))
+        Self(Box::new(Zeroizing::new(seed)))
     }
 
     /// The secret seed.

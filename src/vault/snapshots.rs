@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{Digest, Manifest, SnapshotId, SnapshotKey, digest},
-    pack::{self, Unwrap},
+    pack::{self, Remembered, Unwrap},
     store::Key,
     sys,
-    vault::{Chain, Committed, Finding, SignerList, Trouble, Vault, keys::OwnerKeys, second::read_either, set_aside},
+    vault::{Chain, Committed, Finding, Journal, SignerList, Trouble, Vault, keys::OwnerKeys, not_offered, second::read_either},
 };
 
+/// Threads that read manifests.
+const THREADS_MAX: usize = 4;
 /// Longest receipt or manifest file accepted, in bytes.
 pub(super) const OBJECT_LEN_MAX: usize = 64 << 20;
 
@@ -33,24 +35,37 @@ impl Snapshot {
 }
 
 impl Vault {
-    /// Reads all snapshots, oldest first. Findings are those of the chain, and manifests that cannot be used.
+    /// Reads all snapshots that are wanted, oldest first. Findings are those of the chain, and manifests that cannot be used.
     pub fn snapshots(&self, owner: &OwnerKeys) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
-        self.snapshots_of(owner, |chain| &chain.committed)
+        let journal = Journal::load(self, Some(&owner.sign.public()))?;
+        let (snapshots, mut findings) = self.snapshots_but(owner, |id| journal.is_forgotten(id))?;
+        findings.extend(journal.findings);
+        Ok((snapshots, findings))
+    }
+
+    /// Reads all snapshots, oldest first, but those that `leave_out` names: their manifests may be gone.
+    pub fn snapshots_but(&self, owner: &OwnerKeys, leave_out: impl Fn(&SnapshotId) -> bool) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
+        self.snapshots_of(owner, |chain| &chain.committed, leave_out)
     }
 
     /// Reads the snapshots that do not count because their sealers were revoked.
     pub fn revoked_snapshots(&self, owner: &OwnerKeys) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
-        self.snapshots_of(owner, |chain| &chain.revoked)
+        self.snapshots_of(owner, |chain| &chain.revoked, |_| false)
     }
 
-    fn snapshots_of(&self, owner: &OwnerKeys, which: impl Fn(&Chain) -> &Vec<Committed>) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
+    fn snapshots_of(
+        &self,
+        owner: &OwnerKeys,
+        which: impl Fn(&Chain) -> &Vec<Committed>,
+        leave_out: impl Fn(&SnapshotId) -> bool,
+    ) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
         let signers = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
-        let mut chain = self.chain(&signers, |_| 0)?;
-        chain.findings.extend(set_aside(&chain, &signers));
-        let wanted = which(&chain).clone();
+        let mut chain = self.chain_checked(&signers, |_| 0, &owner.headers)?;
+        chain.findings.extend(not_offered(&chain, &signers));
+        let wanted: Vec<Committed> = which(&chain).iter().filter(|committed| !leave_out(&committed.id)).cloned().collect();
         let mut snapshots = Vec::with_capacity(wanted.len());
-        for committed in &wanted {
-            match judge_snapshot(self, owner, committed) {
+        for read in sys::in_parallel(&wanted, THREADS_MAX, |committed| judge_snapshot(self, owner, committed)) {
+            match read? {
                 Ok(snapshot) => snapshots.push(snapshot),
                 Err(finding) => chain.findings.push(finding),
             }
@@ -80,15 +95,20 @@ pub fn load_snapshot(vault: &Vault, owner: &OwnerKeys, committed: &Committed) ->
 }
 
 /// The same, with what is wrong as a finding.
-pub fn judge_snapshot(vault: &Vault, owner: &OwnerKeys, committed: &Committed) -> std::result::Result<Snapshot, Finding> {
+///
+/// # Errors
+/// `Unavailable` if the store gave up: whoever decides by a list of snapshots must know that it is whole.
+pub fn judge_snapshot(vault: &Vault, owner: &OwnerKeys, committed: &Committed) -> Result<std::result::Result<Snapshot, Finding>> {
     let finding = |kind, e: &Error| Finding::of(kind, committed.key.manifest(), e.chain());
-    let manifest = read_manifest(vault, owner, committed).map_err(|e| match e.kind() {
-        ErrorKind::Missing => finding(Trouble::Deleted, &e),
-        _ => finding(Trouble::Unreadable, &e),
-    })?;
+    let manifest = match read_manifest(vault, owner, committed) {
+        Ok(manifest) => manifest,
+        Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled) => return Err(e),
+        Err(e) if e.kind() == ErrorKind::Missing => return Ok(Err(finding(Trouble::Deleted, &e))),
+        Err(e) => return Ok(Err(finding(Trouble::Unreadable, &e))),
+    };
     let of_another = manifest.vault != vault.config.id;
     let kind = if of_another { Trouble::OtherVault } else { Trouble::SnapshotReordered };
-    agreeing(vault, committed, manifest).map_err(|e| finding(kind, &e))
+    Ok(agreeing(vault, committed, manifest).map_err(|e| finding(kind, &e)))
 }
 
 fn read_manifest(vault: &Vault, owner: &OwnerKeys, committed: &Committed) -> Result<Manifest> {
@@ -98,8 +118,8 @@ fn read_manifest(vault: &Vault, owner: &OwnerKeys, committed: &Committed) -> Res
         true => Ok(bytes),
         false => Err(Error::corrupt(format!("{path} is not what its receipt says"))),
     })?;
-    let identities: Vec<Unwrap> = owner.meta_identities().iter().map(|i| i as Unwrap).collect();
-    let compressed = pack::open_whole(&identities, &bytes, path.as_str())?;
+    let identities = Remembered::new(owner.meta_identities(), &owner.headers);
+    let compressed = pack::open_whole(&[&identities as Unwrap], &bytes, path.as_str())?;
     let mut cbor = Vec::new();
     pack::decompress(&compressed, OBJECT_LEN_MAX, &mut cbor, path.as_str())?;
     Manifest::decode(&cbor)

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use crate::{
     error::{Error, Result},
     format::{SnapshotId, SnapshotKey, VaultId, unhex},
+    pack::HEADERS_LEN_MAX,
     sys,
     vault::keys::SealerKeys,
 };
@@ -81,6 +82,19 @@ impl StateDir {
     pub fn pin_owner(&self, key: &str) -> Result<()> {
         self.create()?;
         self.write("owner.pub", format!("{key}\n").as_bytes())
+    }
+
+    /// What a reader kept of opened headers.
+    pub fn headers(&self) -> Option<Vec<u8>> {
+        let path = self.0.join("headers");
+        let len = fs::metadata(&path).ok()?.len();
+        (len <= HEADERS_LEN_MAX).then(|| fs::read(&path).ok()).flatten()
+    }
+
+    /// Keeps that. Not synced: a torn file is as good as none.
+    pub fn keep_headers(&self, bytes: &[u8]) {
+        // Whoever only reads may do so without a place to keep anything.
+        let _ = self.create().and_then(|()| sys::replace(&self.0.join("headers"), bytes).map_err(|e| Error::io("cannot keep headers", e)));
     }
 
     /// The newest snapshot of each sealer that this host has seen.

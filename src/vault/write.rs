@@ -12,7 +12,7 @@ use crate::{
     },
     pack::{self, SealedPack},
     store::{self, Key},
-    vault::{PUBLIC_LEN_MAX, SealerKeys, SignerList, Vault, sidecars::make_sidecar},
+    vault::{Journal, PUBLIC_LEN_MAX, SealerKeys, SignerList, StateDir, Vault, sidecars::make_sidecar},
 };
 
 /// How often a commit looks for another number when somebody took the one it wanted.
@@ -47,8 +47,18 @@ pub struct CommitFacts {
 pub struct Writer<'a> {
     vault: &'a Vault,
     sealer: &'a SealerKeys,
+    /// Where the manifest is kept before the signature makes it count.
+    state: Option<&'a StateDir>,
     stored: Mutex<Vec<SegmentPack>>,
+    gc_seen: u64,
 }
+
+/// Asked when the manifest is stored and before the receipt is: which condemnations the snapshot honours, as lines of its receipt. It is
+/// given the packs that the snapshot will name. `None` calls the commit off.
+pub type Honour<'a> = &'a mut dyn FnMut(&[SegmentPack]) -> Result<Option<Honoured>>;
+
+/// The records that a snapshot honours, with their hashes.
+pub type Honoured = Vec<(Digest, Key)>;
 
 /// A snapshot that was just committed.
 #[derive(Debug)]
@@ -70,17 +80,23 @@ pub struct NewSnapshot {
 impl<'a> Writer<'a> {
     /// Writes as `sealer`.
     pub fn new(vault: &'a Vault, sealer: &'a SealerKeys) -> Self {
-        Self { vault, sealer, stored: Mutex::default() }
+        Self { vault, sealer, state: None, stored: Mutex::default(), gc_seen: 0 }
+    }
+
+    /// Keeps the manifest of what it commits in `state`, just before the commit: so a host knows its own snapshots even if it died
+    /// a moment later, and one that it does not know was made by another machine with its keys.
+    pub fn remembering(self, state: &'a StateDir) -> Self {
+        Self { state: Some(state), ..self }
+    }
+
+    /// Has read the records of `gc/` up to number `seq`.
+    pub fn having_seen(self, seq: u64) -> Self {
+        Self { gc_seen: seq, ..self }
     }
 
     /// Stores a pack durably; it becomes part of the snapshot that `commit` makes. Called from several threads.
     pub fn put_pack(&self, pack: SealedPack) -> Result<SegmentPack> {
-        let key = Key::pack(&pack.digest);
-        pack.upload.commit(&key)?;
-        if let (Some(sidecar), Some(key)) = (&pack.sidecar, key.sidecar()) {
-            self.vault.store.put(&key, sidecar)?;
-        }
-        let stored = SegmentPack { digest: pack.digest, stored_len: pack.stored_len, index: pack.index };
+        let stored = self.vault.put_pack(pack)?;
         self.stored().push(stored.clone());
         Ok(stored)
     }
@@ -105,8 +121,18 @@ impl<'a> Writer<'a> {
         self.stored.lock().expect("nobody panics while holding the list")
     }
 
-    /// Commits the snapshot. Every pack that it needs is durable by now.
+    /// Commits a snapshot that builds on nothing but its own packs, or on what is live. Every pack that it needs is durable by now.
     pub fn commit(&self, facts: CommitFacts) -> Result<NewSnapshot> {
+        let mut honour = |_: &[SegmentPack]| {
+            let journal = Journal::load(self.vault, None)?;
+            let waiting = journal.condemnations.iter().filter(|c| !c.settled);
+            Ok(Some(waiting.map(|c| (c.digest, c.key())).collect()))
+        };
+        self.commit_if(facts, &mut honour)?.ok_or_else(|| Error::bug("a commit that nobody called off was called off"))
+    }
+
+    /// Commits the snapshot, unless `honour` calls it off: then what was stored stays, for the next one to take over.
+    pub fn commit_if(&self, facts: CommitFacts, honour: Honour) -> Result<Option<NewSnapshot>> {
         let mut segment = Segment { packs: std::mem::take(&mut *self.stored()) };
         segment.packs.sort_unstable_by_key(|p| p.digest);
         let mut facts = facts;
@@ -123,7 +149,7 @@ impl<'a> Writer<'a> {
             }
         };
         for _ in 0..COMMIT_ATTEMPTS {
-            match self.try_commit(&facts, &segment, &public, segment_line.as_ref()) {
+            match self.try_commit(&facts, &segment, &public, segment_line.as_ref(), honour) {
                 // A clone of this host took the number between our look and our write.
                 Err(e) if e.kind() == ErrorKind::Conflict => continue,
                 other => return other,
@@ -139,7 +165,8 @@ impl<'a> Writer<'a> {
         segment: &Segment,
         public: &[(Digest, Key)],
         segment_line: Option<&(Digest, Key)>,
-    ) -> Result<NewSnapshot> {
+        honour: Honour,
+    ) -> Result<Option<NewSnapshot>> {
         let store = &*self.vault.store;
         let before = self.vault.tips(&SignerList::only(self.sealer), &self.sealer.name)?;
         let previous = before.first().map(|c| (c.key.clone(), c.id));
@@ -158,7 +185,7 @@ impl<'a> Writer<'a> {
             root: facts.root,
             domain: self.sealer.domain,
             new_packs: segment.packs.iter().map(|p| p.digest).collect(),
-            condemned_seen: 0,
+            condemned_seen: self.gc_seen,
             stats: facts.stats,
             labels: facts.labels.clone(),
             tool: concat!("coffre ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -171,12 +198,18 @@ impl<'a> Writer<'a> {
         let manifest_bytes = manifest.encode();
         let sealed = pack::seal_whole(&[&self.sealer.meta], &pack::compress(&manifest_bytes)?)?;
         self.vault.put_twice(&Key::manifest(&key), &sealed)?;
+        // The manifest says that a snapshot is coming. Who deletes stores a condemnation and then looks for such; we do it the other way
+        // round. So at least one of us sees the other.
+        let Some(honoured) = honour(&segment.packs)? else { return Ok(None) };
 
         let mut receipt = Receipt::default();
         for (digest, key) in public {
             // Objects never change: one that is not what it was is damaged. The receipt says what it should be, or verify would miss it.
             let named = earlier.iter().flat_map(|receipt| &receipt.lines).find(|line| line.path == key.as_str());
             receipt.push(named.map_or(*digest, |line| line.digest), key.as_str());
+        }
+        for (digest, key) in &honoured {
+            receipt.push(*digest, key.as_str());
         }
         for committed in &before {
             receipt.push(Digest::from_bytes(*committed.id.as_bytes()), committed.key.receipt());
@@ -191,12 +224,16 @@ impl<'a> Writer<'a> {
         let bytes = receipt.encode();
         let signature = self.sealer.sign.sign(super::sign::RECEIPT, &bytes)?;
         self.vault.put_twice(&Key::receipt(&key), &bytes)?;
+        if let Some(state) = self.state {
+            // A state directory that is full does not keep a snapshot from being made; the seal says so afterwards.
+            let _ = state.keep_manifest(&key, &Receipt::id(&bytes), &manifest_bytes);
+        }
         store.put(&Key::signature(&key), &signature)?;
         // After the commit: it must not come back from its copy without having happened.
         let second = Key::signature(&key).second();
         let copied = if self.vault.config.parity > 0 { store.put(&second, &signature) } else { Ok(()) };
         let packs = segment.packs.clone();
-        Ok(NewSnapshot { key, id: Receipt::id(&bytes), manifest, manifest_bytes, packs, not_copied: copied.err() })
+        Ok(Some(NewSnapshot { key, id: Receipt::id(&bytes), manifest, manifest_bytes, packs, not_copied: copied.err() }))
     }
 
     /// The newest receipt of another sealer, for who has none yet.
@@ -213,8 +250,12 @@ impl<'a> Writer<'a> {
     /// The small public objects that every receipt names, with their hashes.
     fn public_objects(&self) -> Result<Vec<(Digest, Key)>> {
         let store = &*self.vault.store;
-        let mut keys: Vec<Key> = ["VAULT", "README.txt", "RESTORE.py"].map(Key::fixed).to_vec();
-        keys.retain(|key| store.stat(key).is_ok_and(|len| len.is_some()));
+        let mut keys = Vec::new();
+        for key in ["VAULT", "README.txt", "RESTORE.py"].map(Key::fixed) {
+            if store.stat(&key)?.is_some() {
+                keys.push(key);
+            }
+        }
         for folder in ["keys", "signers"] {
             keys.extend(store::list_all(store, folder)?.into_iter().map(|(key, _)| key));
         }

@@ -160,6 +160,7 @@ impl World {
         match path {
             _ if path == self.pack.as_str() => "pack".to_owned(),
             _ if path == self.pack2.as_str() => "pack2".to_owned(),
+            _ if path == self.other.pack.as_str() => "other pack".to_owned(),
             _ => path
                 .strip_prefix("snaps/")
                 .and_then(|rest| seq(rest.split_once('/')?))

@@ -2,5 +2,8 @@
 #![allow(dead_code)]
 
 pub mod bin;
+pub mod contract;
 pub mod library;
+pub mod line;
+pub mod servers;
 pub mod tree;

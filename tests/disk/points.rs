@@ -17,7 +17,7 @@ use age::secrecy::ExposeSecret;
 use coffre::{
     error::ErrorKind,
     event::Silent,
-    ops::{seal, verify::Depth},
+    ops::{copy, seal, verify::Depth},
     store::{Local, Store},
     sys::{Cancel, SystemClock},
     vault::{self, OwnerKeys, Reader, StateDir, Unlocking, Vault, Way},
@@ -81,6 +81,9 @@ impl Recording {
         write_files(&source, &[("a", &noise(70_000, 2)), ("new/b", &noise(40_000, 3))]);
         fs::remove_file(source.join("d/gone")).unwrap();
         step("seal", &["-q", "seal", source.to_str().unwrap()], Some(read_disk(&source)));
+        let token = dir.join("token");
+        step("key", &["key", "add", "--sealer", "host2", "--output", token.to_str().unwrap()], None);
+        step("copy", &["-q", "copy", dir.join("disk/copy").to_str().unwrap()], None);
         let log = disk.device.state().log.clone();
         Self { _guard: guard, dir, log, done, identity: secret }
     }
@@ -121,6 +124,24 @@ impl Recording {
         all.push(&now);
         let after = self.whole_snapshots(&vault, &owner, &promised, &all, &what);
         assert_eq!(after, snapshots + 1, "{what}: snapshots after the next seal");
+        if point > self.done.iter().rev().nth(1).map_or(0, |key| key.at) {
+            let copied = self.done.last().is_some_and(|copy| copy.at <= point);
+            self.check_copy(&vault, &owner, at, if copied { &trees } else { &[] }, &all, &what);
+        }
+    }
+
+    /// What a copy that died left is a vault with whole snapshots, or none yet; and it goes on from there.
+    fn check_copy(&self, vault: &Vault, owner: &Arc<OwnerKeys>, at: &Path, promised: &[&Tree], trees: &[&Tree], what: &str) {
+        let what = format!("the copy, {what}");
+        let store: Arc<dyn Store> = Arc::new(Local::new(at.join("copy")));
+        match Vault::open(store.clone()) {
+            Ok(copy) => drop(self.whole_snapshots(&copy, owner, promised, trees, &what)),
+            Err(e) => assert!(promised.is_empty() && e.kind() == ErrorKind::NoVault, "{what}: {}", e.chain()),
+        }
+        let cancel = Cancel::default();
+        let context = copy::Context { from: &vault.store, to: &store, clock: &SystemClock, sink: &Silent, cancel: &cancel, workers: 1 };
+        copy::run(&context, &copy::Options::default()).unwrap_or_else(|e| panic!("{what}: copied again: {}", e.chain()));
+        self.whole_snapshots(&Vault::open(store).unwrap(), owner, trees, trees, &what);
     }
 
     fn unlock(&self, store: &dyn Store, vault: &Vault) -> OwnerKeys {

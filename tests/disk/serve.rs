@@ -3,7 +3,7 @@
 
 use std::{
     ffi::OsStr,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -23,7 +23,6 @@ const THREADS: usize = 6;
 /// A mounted device, gone when dropped.
 pub struct Mounted {
     pub device: Device,
-    pub point: PathBuf,
     session: Option<BackgroundSession>,
 }
 
@@ -35,7 +34,7 @@ impl Mounted {
         config.n_threads = Some(THREADS);
         std::fs::create_dir_all(point).unwrap();
         let session = fuser::spawn_mount(Served(device.clone()), point, &config).unwrap();
-        Self { device, point: point.to_owned(), session: Some(session) }
+        Self { device, session: Some(session) }
     }
 }
 

@@ -53,7 +53,10 @@ fn each_host_shows_as_itself_and_deduplicates_by_itself() {
     home.owner(["verify", "--depth", "chunks"]).ok();
     let listed = home.owner(["--json", "key", "list"]).ok().json();
     let domains: BTreeSet<String> = column(&listed["sealers"], "domain").into_iter().collect();
-    assert_eq!((domains.len(), home.objects("index", ".age").len()), (3, 3));
+    // Each has its own folder of segments; how many lie in it depends on what else goes on in /tmp.
+    let folders: BTreeSet<String> =
+        fs::read_dir(home.vault().join("index")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!((folders, domains.len()), (domains.clone(), 3));
 
     let hosts: BTreeSet<String> = column(&home.owner(["--json", "snapshots"]).ok().json(), "host").into_iter().collect();
     let own = rustix::system::uname().nodename().to_str().unwrap().to_owned();

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path, sync
 
 use coffre::{
     event::Silent,
-    ops::restore::{self, Owner, Wanted},
+    ops::restore::{self, Owner, Place, Wanted},
     store::{self, Key, Memory, Store},
     sys::SystemClock,
     vault::Reader,
@@ -22,7 +22,11 @@ pub fn options(path: &Path, target: &Path, workers: usize) -> restore::Options {
     use std::os::unix::ffi::OsStrExt;
     restore::Options {
         path: path.as_os_str().as_bytes().to_vec(),
-        target: target.to_owned(),
+        place: Place::Into(target.to_owned()),
+        vault: None,
+        spared: Vec::new(),
+        delete: false,
+        verify: false,
         wanted: Wanted::new(&[], &[]).unwrap(),
         owner: Owner::AsSealed,
         xattrs: true,
@@ -35,7 +39,7 @@ pub fn options(path: &Path, target: &Path, workers: usize) -> restore::Options {
 pub fn restore_with(host: &Host, reader: &Reader, options: &restore::Options) -> coffre::error::Result<restore::Report> {
     let snapshot = host.latest();
     let context = restore::Context { reader, snapshot: &snapshot, clock: &SystemClock, sink: &Silent, cancel: &host.cancel };
-    restore::run(&context, options)
+    restore::run(&context, options, &[])
 }
 
 #[test]

@@ -24,10 +24,10 @@ use crate::common::{
 };
 
 /// Mode, owner, links, time and content by path.
-type Seen = BTreeMap<PathBuf, (u32, u32, u64, i64, i64, Vec<u8>)>;
+pub type Seen = BTreeMap<PathBuf, (u32, u32, u64, i64, i64, Vec<u8>)>;
 
 /// All that one can see of a directory, with all below it.
-fn seen(top: &Path) -> Seen {
+pub fn seen(top: &Path) -> Seen {
     let mut found = BTreeMap::new();
     let mut stack = vec![top.to_owned()];
     while let Some(path) = stack.pop() {
@@ -108,10 +108,10 @@ fn fifos_and_devices_in_the_target_are_neither_opened_nor_written() {
 }
 
 /// A store that does something once, at the first read after the target has a certain file.
-struct Planting {
-    inner: Arc<dyn Store>,
-    when: PathBuf,
-    plant: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+pub struct Planting {
+    pub inner: Arc<dyn Store>,
+    pub when: PathBuf,
+    pub plant: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Store for Planting {

@@ -5,7 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use coffre::{error::ErrorKind, store::Fault, sys::Clock};
 
-use super::{check, dice::Dice, machine::LATE_SECS, world::World};
+use super::{
+    check,
+    dice::Dice,
+    machine::LATE_SECS,
+    owner::{Owner, prune_options},
+    world::World,
+};
 
 /// What happens.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +25,8 @@ enum Step {
     Heal,
     Catalog,
     Clock,
+    Prune,
+    Copy,
 }
 
 const STEPS: &[(u64, Step)] = &[
@@ -31,6 +39,8 @@ const STEPS: &[(u64, Step)] = &[
     (10, Step::Heal),
     (14, Step::Catalog),
     (3, Step::Clock),
+    (10, Step::Prune),
+    (4, Step::Copy),
 ];
 
 /// Whether somebody wants to see each step.
@@ -46,10 +56,13 @@ pub struct Counts {
     pub snapshots: u64,
     pub crashes: u64,
     pub injuries: u64,
+    pub prunes: u64,
+    pub copies: u64,
 }
 
 pub struct Life {
     world: World,
+    owner: Owner,
     dice: Dice,
     step: i64,
     /// Store calls of the last seal that went well.
@@ -63,7 +76,8 @@ impl Life {
     pub fn new(seed: u64, story: Arc<Mutex<Vec<String>>>) -> Self {
         let mut dice = Dice::new(seed);
         let world = World::new(&mut dice);
-        Self { world, dice, step: 0, calls: 25, counts: Counts::default(), story }
+        let owner = Owner::new(&world.disk);
+        Self { world, owner, dice, step: 0, calls: 25, counts: Counts::default(), story }
     }
 
     /// Lives it to its end, checking all the way.
@@ -128,6 +142,8 @@ impl Life {
             }
             Step::Heal => self.world.heal(),
             Step::Catalog => self.meddle(who),
+            Step::Prune => self.prune(who),
+            Step::Copy => self.copy(),
             Step::Clock => {
                 // Before anything was written, or long after all.
                 let secs = if self.dice.chance(60) { 1_000_000_000 } else { LATE_SECS } + self.step * 100;
@@ -213,6 +229,70 @@ impl Life {
         self.world.take_in(if theirs.is_some() { &both } else { &both[..1] }, &[]);
     }
 
+    /// An owner forgets and prunes, perhaps with a store that fails, or while a machine seals.
+    fn prune(&mut self, who: usize) {
+        if !self.world.hurt.is_empty() {
+            return;
+        }
+        self.owner.sight.set(None, None);
+        self.owner.clock.sleep(std::time::Duration::from_secs([60, 90_000, 2_000_000][self.dice.below(3)]));
+        let forgotten = self.owner.forget(&mut self.world, &mut self.dice).unwrap_or_else(|e| panic!("forget: {}", e.chain()));
+        let options = prune_options(&mut self.dice);
+        let n = self.dice.below(80) as u64;
+        let answer = Arc::new(Mutex::new(None));
+        let fault = match self.dice.below(6) {
+            0 => Some(Fault::CrashAt(n)),
+            1 => Some(Fault::CrashAfter(n)),
+            2 => Some(Fault::FailOnceAt(n)),
+            _ => None,
+        };
+        if fault.is_none() && self.dice.chance(40) {
+            let said = self.world.sources[who].edit(&mut self.dice);
+            self.tell(format!("{}: {said}", self.world.machines[who].name));
+            self.pass_time(who);
+            let (visitor, coin, tell) = (self.world.machines[who].clone(), self.dice.bytes(), answer.clone());
+            visitor.sight.set(None, None);
+            self.owner.sight.set(None, Some((n, Box::new(move || *tell.lock().unwrap() = Some(visitor.seal(coin))))));
+        } else {
+            self.owner.sight.set(fault, None);
+        }
+        let result = self.owner.prune(&self.world, &options);
+        self.owner.sight.set(None, None);
+        let theirs = answer.lock().unwrap().take();
+        let visited = theirs.as_ref().map_or("nobody came".to_owned(), said);
+        self.tell(format!("forgot {forgotten:?}; prune {options:?}, {fault:?}: {}; at call {n} a seal: {visited}", said(&result)));
+        match (&result, fault) {
+            (Err(e), Some(_)) => assert_eq!(e.kind(), ErrorKind::Unavailable, "{}", e.chain()),
+            (Err(e), None) => panic!("prune: {}", e.chain()),
+            _ => self.counts.prunes += 1,
+        }
+        assert!(theirs.as_ref().is_none_or(Result::is_ok), "a seal during a prune: {visited}");
+        self.world.take_in(if theirs.is_some() { std::slice::from_ref(&who) } else { &[] }, &[]);
+    }
+
+    /// The owner brings a copy up to date, perhaps from a store that fails.
+    fn copy(&mut self) {
+        if !self.world.hurt.is_empty() || self.world.sealed.is_empty() {
+            return;
+        }
+        let n = self.dice.below(60) as u64;
+        let fault = self.dice.chance(30).then_some(Fault::CrashAt(n));
+        self.owner.sight.set(fault, None);
+        let result = self.owner.copy();
+        self.owner.sight.set(None, None);
+        self.tell(format!("copy, {fault:?}: {}", said(&result)));
+        match (result, fault) {
+            (Err(e), Some(_)) => assert_eq!(e.kind(), ErrorKind::Unavailable, "{}", e.chain()),
+            (Err(e), None) => panic!("copy: {}", e.chain()),
+            (Ok(_), Some(_)) => (),
+            (Ok(report), None) => {
+                assert_eq!(report.findings, [], "a copy of a sound vault");
+                self.counts.copies += 1;
+                check::copied(&self.world, &self.owner.copy);
+            }
+        }
+    }
+
     /// The catalog is not what it was: lost, stale, another machine's, damaged.
     fn meddle(&mut self, who: usize) {
         let machine = self.world.machines[who].clone();
@@ -252,12 +332,17 @@ impl Counts {
         self.snapshots += other.snapshots;
         self.crashes += other.crashes;
         self.injuries += other.injuries;
+        self.prunes += other.prunes;
+        self.copies += other.copies;
     }
 }
 
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { lives, steps, snapshots, crashes, injuries } = self;
-        write!(f, "{lives} lives of {steps} steps: {snapshots} snapshots, {crashes} crashes, {injuries} injuries")
+        let Self { lives, steps, snapshots, crashes, injuries, prunes, copies } = self;
+        write!(
+            f,
+            "{lives} lives of {steps} steps: {snapshots} snapshots kept, {crashes} crashes, {injuries} injuries, {prunes} prunes, {copies} copies"
+        )
     }
 }

@@ -32,6 +32,10 @@ pub struct SimClock(AtomicI64);
 pub const LATE_SECS: i64 = 4_000_000_000;
 
 impl SimClock {
+    pub fn late() -> Self {
+        Self(AtomicI64::new(LATE_SECS * 1_000_000_000))
+    }
+
     pub fn set(&self, secs: i64) {
         self.0.store(secs * 1_000_000_000, Ordering::SeqCst);
     }
@@ -59,7 +63,7 @@ pub struct Sight {
 }
 
 impl Sight {
-    fn new(disk: &Memory) -> Self {
+    pub fn new(disk: &Memory) -> Self {
         Self { faulty: Faulty::new(disk.clone()), calls: AtomicU64::new(0), visit: Mutex::default() }
     }
 
@@ -97,6 +101,9 @@ impl Store for Sight {
         self.call();
         self.faulty.stat(key)
     }
+    fn stored_ns(&self, key: &Key) -> Result<Option<i128>> {
+        self.faulty.stored_ns(key)
+    }
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()> {
         self.call();
         self.faulty.list(prefix, each)
@@ -128,8 +135,7 @@ impl Machine {
         state.keep_sealer(&sealer).unwrap();
         let sight = Arc::new(Sight::new(disk));
         let vault = Vault { store: sight.clone(), config: config.clone() };
-        let clock = SimClock(AtomicI64::new(0));
-        clock.set(LATE_SECS);
+        let clock = SimClock::late();
         Self { name, vault, sight, sealer, state, clock, root: root.to_owned(), base }
     }
 

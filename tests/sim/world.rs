@@ -204,6 +204,13 @@ impl World {
                 }
             }
         }
+        // What an owner condemned is on its way out, and nobody's loss.
+        let condemned: Vec<String> = disk
+            .iter()
+            .filter(|(key, _)| key.as_str().starts_with("gc/"))
+            .map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned())
+            .collect();
+        named.retain(|path| !condemned.iter().any(|text| text.contains(path.as_str())));
         // A signature that was torn when it was written is there for all to see.
         named.extend(self.hurt.iter().filter(|(key, _)| key.as_str().ends_with(".sig")).map(|(key, _)| key.to_string()));
         named

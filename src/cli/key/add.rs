@@ -1,38 +1,66 @@
-//! `coffre key add`.
+//! `coffre key add`: a way in, or a sealer.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::{
-    cli::{Run, keys, shown},
+    cli::{
+        Opened, Run,
+        init::recipients_in,
+        keys::{self, NewPassphrase},
+        shown,
+    },
     error::{Error, Result},
     sys,
-    vault::{Domain, NewSealer},
+    vault::{Domain, NewSealer, OwnerKeys, Way},
 };
 
-/// Add a sealer.
+/// Add a way into the vault, or a sealer.
 ///
-/// Prints one line, the token, for `coffre enroll` on its host: `coffre key add --sealer web2 | ssh web2 coffre enroll`.
-/// The token works once, and only with the vault; until then keep it as you would keep a password.
+/// A way in reads everything that was sealed and will be: a passphrase, unless --recipient or --recipients-file says otherwise.
+///
+/// With --sealer a host that seals and cannot read. Prints one line, the token, for `coffre enroll` on that host:
+/// `coffre key add --sealer web2 | ssh web2 coffre enroll`. The token works once, and only with the vault; until then keep
+/// it as you would keep a password.
 #[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("reader").multiple(true).conflicts_with("sealer"))]
 pub struct Args {
-    /// A host that may seal, under this name
+    /// Public key that is to open the vault: age1..., that of an age plugin, or an ssh-ed25519 or ssh-rsa line (repeatable)
+    #[arg(long, value_name = "KEY", group = "reader")]
+    recipient: Vec<String>,
+    /// File with such keys, one a line
+    #[arg(long, value_name = "FILE", group = "reader")]
+    recipients_file: Vec<PathBuf>,
+    /// What to call the way in; everybody who sees the vault can read it
+    #[arg(long, value_name = "NAME", group = "reader")]
+    name: Option<String>,
+    #[command(flatten)]
+    passphrase: NewPassphrase,
+    /// A host that may seal, under this name, and read nothing
     #[arg(long, value_name = "NAME")]
-    sealer: String,
+    sealer: Option<String>,
     /// It shares the dedup domain of this sealer: each can tell whether the other sealed content that it has itself
-    #[arg(long, value_name = "OTHER", conflicts_with = "again")]
+    #[arg(long, value_name = "OTHER", conflicts_with = "again", requires = "sealer")]
     domain: Option<String>,
     /// Another token for a sealer that lost its state directory
-    #[arg(long)]
+    #[arg(long, requires = "sealer")]
     again: bool,
     /// Write the token into this new file, mode 0600, instead of printing it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "sealer")]
     output: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
-struct Added {
+struct AddedWay {
+    number: u32,
+    kind: String,
+    name: Option<String>,
+    file: String,
+}
+
+#[derive(Serialize)]
+struct AddedSealer {
     sealer: String,
     domain: String,
     shared_with: Vec<String>,
@@ -42,8 +70,44 @@ struct Added {
 
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
+    match &args.sealer {
+        Some(name) => sealer(run, args, name),
+        None => ways(run, args),
+    }
+}
+
+fn ways(run: &Run, args: &Args) -> Result<u8> {
+    let opened = run.globals.open()?;
+    let ways = recipients_in(&args.recipient, &args.recipients_file)?;
+    if args.passphrase.is_given() && !ways.is_empty() {
+        return Err(Error::usage("a passphrase and public keys are added by two commands").hint("leave one of the two out"));
+    }
+    let owner = keys::unlock(run.globals, &opened.vault)?;
+    let ways = match ways.is_empty() {
+        true => vec![Way::Passphrase(args.passphrase.get()?)],
+        false => ways,
+    };
+    add_all(run, &opened, &owner, ways, args.name.as_deref())?;
+    Ok(0)
+}
+
+/// Adds ways in and says so.
+pub fn add_all(run: &Run, opened: &Opened, owner: &OwnerKeys, ways: Vec<Way>, name: Option<&str>) -> Result<()> {
+    let added_at = sys::utc_text(run.clock.now_ns());
+    let mut added = Vec::new();
+    for way in ways {
+        let file = opened.vault.add_way(owner, &way.asking(keys::person()), name, &added_at)?;
+        added.push(AddedWay { number: file.number, kind: file.kind.clone(), name: file.name.clone(), file: file.path() });
+    }
+    run.screen.data(&added, || added.iter().map(|way| format!("way in {} added: {}\n", way.number, way.file)).collect())
+}
+
+fn sealer(run: &Run, args: &Args, name: &str) -> Result<u8> {
     if run.globals.json && args.output.is_none() {
         return Err(Error::usage("the token is a secret, and secrets are not printed as JSON").hint("add --output FILE"));
+    }
+    if args.passphrase.is_given() {
+        return Err(Error::usage("a sealer has no passphrase").hint("leave --new-passphrase-file and --new-passphrase-command out"));
     }
     let opened = run.globals.open()?;
     if let Some(path) = args.output.as_ref().filter(|path| path.exists()) {
@@ -52,8 +116,8 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let owner = keys::unlock(run.globals, &opened.vault)?;
     let domain = args.domain.clone().map_or(Domain::Own, Domain::Of);
     let new = match args.again {
-        true => opened.vault.invite_again(&owner, &args.sealer)?,
-        false => opened.vault.add_sealer(&owner, &args.sealer, &domain)?,
+        true => opened.vault.invite_again(&owner, name)?,
+        false => opened.vault.add_sealer(&owner, name, &domain)?,
     };
     give(run, args, &new)
 }
@@ -76,7 +140,7 @@ fn give(run: &Run, args: &Args, new: &NewSealer) -> Result<u8> {
         Error::io(format!("cannot write {}", path.display()), e)
             .hint(format!("the sealer is known to the vault; make another token: coffre key add --sealer {name} --again"))
     })?;
-    let added = Added {
+    let added = AddedSealer {
         sealer: name.clone(),
         domain: new.keys.domain.short(),
         shared_with: new.shared_with.clone(),

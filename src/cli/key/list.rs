@@ -12,7 +12,7 @@ pub fn run(run: &Run) -> Result<u8> {
     let unlocking = keys::unlocking(run.globals)?;
     let owner = match unlocking.is_empty() {
         true => None,
-        false => Some(keys::open(&opened.vault, &unlocking)?),
+        false => Some(keys::open(run.globals, &opened.vault, unlocking)?),
     };
     let listed = key::list(&opened.vault, owner.as_ref(), &opened.state)?;
     run.screen.data(&listed, || text(&listed))?;
@@ -23,7 +23,10 @@ fn text(listed: &Listed) -> String {
     let ways: Vec<Vec<String>> = listed
         .ways
         .iter()
-        .map(|w| vec![w.number.to_string(), w.kind.clone(), w.name.clone().unwrap_or_default(), w.file.clone()])
+        .map(|w| {
+            let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "-".to_owned());
+            vec![w.number.to_string(), w.kind.clone(), w.name.clone().unwrap_or_default(), known(&w.added), known(&w.what)]
+        })
         .collect();
     let sealers: Vec<Vec<String>> = listed
         .sealers
@@ -34,9 +37,10 @@ fn text(listed: &Listed) -> String {
             vec![s.name.clone(), s.domain.clone().unwrap_or_else(|| "-".to_owned()), format!("{}{here}{revoked}", s.key)]
         })
         .collect();
+    let epoch = listed.epoch.map(|epoch| format!("epoch of the keys: {epoch}\n")).unwrap_or_default();
     format!(
-        "{}\n{}\nowner's signing key: {}\n",
-        output::columns(&["WAY IN", "KIND", "NAME", "FILE"], &ways),
+        "{}\n{}\nowner's signing key: {}\n{epoch}",
+        output::columns(&["WAY IN", "KIND", "NAME", "ADDED", "KEY"], &ways),
         output::columns(&["SEALER", "DOMAIN", "KEY"], &sealers),
         listed.owner.as_deref().unwrap_or("unknown"),
     )

@@ -7,7 +7,7 @@ use crate::{
     sys,
 };
 
-/// Take back a sealer's right to seal, from a moment on.
+/// Take back a sealer's right to seal, from a moment on
 ///
 /// Writes a new list of signers, signed by the owner; nothing that exists is touched. Snapshots of that sealer that say they were
 /// sealed since then, and all that come after one of these in its chain, are not offered any more: not by snapshots, mount, cat; verify and

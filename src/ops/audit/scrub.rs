@@ -18,9 +18,10 @@ use crate::{
     format::{Digest, Digester},
     ops::{
         audit::{Context, Report},
-        verify::listed,
+        verify::{Pruned, check_sidecars, find_beside, listed},
     },
     store::Key,
+    sys,
     vault::{Chain, Finding, Trouble},
 };
 
@@ -28,25 +29,29 @@ use crate::{
 const STEP: usize = 1 << 20;
 /// Bytes that the store is asked for ahead.
 const AHEAD: u64 = 4 << 20;
+/// Progress is told no more often.
+const TELL_EVERY_MS: u64 = 100;
 
 /// What a worker has done.
 #[derive(Default)]
 struct Tally {
     bytes: u64,
     objects: u64,
+    told_ms: u64,
     findings: Vec<Finding>,
 }
 
 /// Reads everything.
 pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> {
     let store = &*context.vault.store;
+    let pruned = Pruned::load(context.vault, report.owner.clone().as_deref(), &mut report.findings)?;
     let mut wanted = listed(chain);
-    let copies: Vec<(Key, Digest)> = wanted
-        .iter()
-        .filter(|(key, _)| key.as_str().starts_with("keys/"))
-        .filter_map(|(key, digest)| Some((Key::parse(&format!("parity/{key}"))?, *digest)))
-        .collect();
-    wanted.extend(copies);
+    pruned.apply(&mut wanted);
+    let beside = find_beside(store, &wanted)?;
+    let keys: Vec<(Key, Digest)> =
+        wanted.iter().filter(|(key, _)| key.as_str().starts_with("keys/")).map(|(key, digest)| (key.second(), *digest)).collect();
+    wanted.extend(beside.copies.into_iter().chain(keys));
+    report.findings.extend(check_sidecars(store, &beside.sidecars, context.cancel)?);
     let mut there: BTreeMap<Key, u64> = BTreeMap::new();
     store.list("", &mut |key, len| {
         there.insert(key, len);
@@ -55,7 +60,7 @@ pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> 
     // What names itself by its hash is checked whether a receipt names it or not.
     for key in there.keys().filter(|key| ["packs/", "index/"].iter().any(|folder| key.as_str().starts_with(folder))) {
         let Some(digest) = key.digest() else { continue };
-        if wanted.insert(key.clone(), digest).is_none() {
+        if wanted.insert(key.clone(), digest).is_none() && !pruned.is_condemned(key.as_str()) {
             report.unreferenced += 1;
         }
     }
@@ -65,34 +70,31 @@ pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> 
     let work: Vec<(&Key, &Digest, u64)> = wanted.iter().filter_map(|(key, digest)| Some((key, digest, *there.get(key)?))).collect();
     let total = work.iter().map(|(_, _, len)| len).sum();
     let (next, tally, began) = (AtomicUsize::new(0), Mutex::<Tally>::default(), context.clock.monotonic());
-    std::thread::scope(|scope| {
-        let worker = || {
-            let mut buf = vec![0; STEP];
-            while let Some((key, digest, len)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let told = |n: usize| {
-                    let mut tally = tally.lock().expect("nobody panics while holding the tally");
-                    tally.bytes += n as u64;
-                    tell(context, began, &tally, total);
-                };
-                let finding = match hash(context, key, *len, &mut buf, &told) {
-                    Ok(now) if now == **digest => None,
-                    Ok(_) => Some(Finding::of(Trouble::Altered, key.as_str(), "its content is not what it was")),
-                    Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
-                    Err(e) if e.kind() == ErrorKind::Missing => Some(Finding::of(Trouble::Deleted, key.as_str(), "is gone")),
-                    Err(e) => Some(Finding::new(key.as_str(), e.chain())),
-                };
+    let worker = || {
+        let mut buf = vec![0; STEP];
+        while let Some((key, digest, len)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let told = |n: usize| {
                 let mut tally = tally.lock().expect("nobody panics while holding the tally");
-                tally.objects += 1;
-                tally.findings.extend(finding);
-            }
-            Ok(())
-        };
-        let workers: Vec<_> = (0..context.workers.clamp(1, work.len().max(1))).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().try_for_each(|w| w.join().expect("a worker's panic is ours"))
-    })?;
+                tally.bytes += n as u64;
+                tell(context, began, &mut tally, total);
+            };
+            let finding = match hash(context, key, *len, &mut buf, &told) {
+                Ok(now) if now == **digest => None,
+                Ok(_) => Some(Finding::of(Trouble::Altered, key.as_str(), "its content is not what it was")),
+                Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
+                Err(e) if e.kind() == ErrorKind::Missing => Some(Finding::of(Trouble::Deleted, key.as_str(), "is gone")),
+                Err(e) => Some(Finding::new(key.as_str(), e.chain())),
+            };
+            let mut tally = tally.lock().expect("nobody panics while holding the tally");
+            tally.objects += 1;
+            tally.findings.extend(finding);
+        }
+        Ok(())
+    };
+    sys::share(context.workers.clamp(1, work.len().max(1)), worker)?;
     let tally = tally.into_inner().expect("nobody panicked while holding the tally");
-    report.objects = tally.objects;
-    report.bytes = tally.bytes;
+    report.objects = tally.objects + beside.sidecars.len() as u64;
+    report.bytes = tally.bytes + beside.sidecars.iter().map(|(_, len)| len).sum::<u64>();
     report.findings.extend(tally.findings);
     Ok(())
 }
@@ -115,8 +117,12 @@ fn hash(context: &Context, key: &Key, len: u64, buf: &mut [u8], told: &dyn Fn(us
     Ok(hash.finish())
 }
 
-fn tell(context: &Context, began: Duration, tally: &Tally, total: u64) {
+fn tell(context: &Context, began: Duration, tally: &mut Tally, total: u64) {
     let elapsed_ms = u64::try_from((context.clock.monotonic() - began).as_millis()).unwrap_or(u64::MAX);
+    if elapsed_ms < tally.told_ms.saturating_add(TELL_EVERY_MS) && tally.bytes < total {
+        return;
+    }
+    tally.told_ms = elapsed_ms;
     let how_far =
         HowFar { elapsed_ms, entries: tally.objects, bytes: tally.bytes, bytes_total: Some(total), bytes_read: tally.bytes, current: None };
     context.sink.send(Event::Progress(how_far));

@@ -96,6 +96,10 @@ fn check_place(context: &Context, vault: &Vault, from: &Listing, to: &Listing) -
             .hint("give copy an empty or a new place, or an older copy of the vault")
     };
     if to.is_empty() {
+        if !context.to.is_empty()? {
+            // Nothing is whole here, so what was begun is that of a copy which died at its first object.
+            context.to.tidy(i128::MAX)?;
+        }
         return if context.to.is_empty()? { Ok(()) } else { Err(not_empty()) };
     }
     // `VAULT` is written when keys and signers are there: a copy that was stopped before that goes on.

@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result},
     event::{Event, HowFar, Sink},
     store::Store,
-    sys::{Cancel, Clock},
+    sys::{self, Cancel, Clock},
     vault::Finding,
 };
 
@@ -139,11 +139,6 @@ impl Context<'_> {
             }
             Ok(())
         };
-        std::thread::scope(|scope| {
-            let handles: Vec<_> = (0..self.workers.clamp(1, items.len().max(1))).map(|_| scope.spawn(worker)).collect();
-            // All are waited for before the first error is returned.
-            let ended: Vec<Result<()>> = handles.into_iter().map(|h| h.join().expect("a worker's panic is ours")).collect();
-            ended.into_iter().collect()
-        })
+        sys::share(self.workers.clamp(1, items.len().max(1)), worker)
     }
 }

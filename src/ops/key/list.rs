@@ -20,6 +20,10 @@ pub struct WayRow {
     pub name: Option<String>,
     /// Its file.
     pub file: String,
+    /// The public key, or `a passphrase`. Only an owner knows.
+    pub what: Option<String>,
+    /// When it was added. Only an owner knows.
+    pub added: Option<String>,
 }
 
 /// One sealer.
@@ -42,6 +46,8 @@ pub struct SealerRow {
 pub struct Listed {
     /// The owner's public key.
     pub owner: Option<String>,
+    /// The epoch of the keys. Only an owner knows.
+    pub epoch: Option<u32>,
     /// The ways in, by number.
     pub ways: Vec<WayRow>,
     /// The sealers, in the order in which they came.
@@ -68,6 +74,17 @@ pub fn list(vault: &Vault, owner: Option<&OwnerKeys>, state: &StateDir) -> Resul
         revoked: s.revoked.as_ref().map(|r| r.since_text()),
     });
     let ways = way_files(&*vault.store)?;
-    let way = |file: &WayFile| WayRow { number: file.number, kind: file.kind.clone(), name: file.name.clone(), file: file.path() };
-    Ok(Listed { owner: signers.owner().map(str::to_owned), ways: ways.iter().map(way).collect(), sealers: sealers.collect() })
+    let way = |file: &WayFile| {
+        let card = owner.and_then(|owner| vault.card(owner, file).ok());
+        WayRow {
+            number: file.number,
+            kind: file.kind.clone(),
+            name: file.name.clone(),
+            file: file.path(),
+            what: card.as_ref().map(|card| card.what.clone()),
+            added: card.map(|card| card.added),
+        }
+    };
+    let epoch = owner.map(OwnerKeys::epoch);
+    Ok(Listed { epoch, owner: signers.owner().map(str::to_owned), ways: ways.iter().map(way).collect(), sealers: sealers.collect() })
 }

@@ -1,6 +1,6 @@
 //! Lists of gitignore patterns: one line becomes one pattern, and the last that fits an entry decides.
 
-mod glob;
+pub(in crate::ops) mod glob;
 
 use std::{collections::HashMap, ffi::OsStr, os::unix::ffi::OsStrExt, sync::Arc};
 

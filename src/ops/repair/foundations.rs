@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use crate::{
     error::Result,
     format::{SnapshotId, SnapshotKey},
-    ops::repair::{How, Work, load_signers},
+    ops::{
+        repair::{How, Work, load_signers},
+        verify::Pruned,
+    },
     store::{self, Key},
     vault::{Chain, Finding, SignerList, check_receipt, is_as_made},
 };
@@ -32,7 +35,7 @@ pub fn signers(work: &mut Work) -> Result<SignerList> {
 }
 
 /// Puts receipts right that cannot be read or that a later one misses; true if any was.
-pub fn receipts(work: &mut Work, signers: &SignerList, chain: &Chain) -> Result<bool> {
+pub fn receipts(work: &mut Work, signers: &SignerList, chain: &Chain, pruned: &Pruned) -> Result<bool> {
     // A snapshot of which nothing is left in its place is only brought back if the chain wants it: it may have been forgotten.
     let mut places: BTreeSet<SnapshotKey> =
         chain.findings.iter().filter_map(|f| SnapshotKey::parse(&f.object)).map(|(place, _)| place).collect();
@@ -43,7 +46,8 @@ pub fn receipts(work: &mut Work, signers: &SignerList, chain: &Chain) -> Result<
     }
     let there: BTreeSet<(&SnapshotKey, SnapshotId)> = chain.committed.iter().map(|c| (&c.key, c.id)).collect();
     let missed = chain.committed.iter().filter_map(|c| c.receipt.previous()).filter(|(key, id)| !there.contains(&(key, *id)));
-    places.extend(missed.map(|(key, _)| key));
+    places.extend(missed.filter(|(_, id)| !pruned.is_forgotten(id)).map(|(key, _)| key));
+    places.retain(|place| !pruned.is_condemned(&place.receipt()));
     let before = work.report.repaired.len();
     for place in places {
         work.context.cancel.check()?;

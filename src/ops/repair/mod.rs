@@ -15,10 +15,10 @@ use crate::{
     error::{Error, Result},
     event::{Event, Sink},
     format::Config,
-    ops::verify,
+    ops::verify::{self, Pruned},
     store::{Key, Store},
     sys::Cancel,
-    vault::{Finding, SignerList, Vault, read_either},
+    vault::{Finding, SignerList, Vault, read_either, removed_keys},
 };
 
 /// Times that receipts may lead to others that are missing.
@@ -105,14 +105,21 @@ pub fn run(context: &Context, scope: &Scope) -> Result<Report> {
     let mut report = Report::default();
     let mut work = Work { context, vault: &vault, report: &mut report };
     let signers = foundations::signers(&mut work)?;
+    // What the owner gave up is not brought back.
+    let owner = context.owner.as_deref().or(signers.signers.owner());
+    let pruned = Pruned::load(&vault, owner, &mut Vec::new())?;
     let mut chain = vault.chain(&signers, |_| 0)?;
     for _ in 0..ROUNDS_MAX {
-        if !foundations::receipts(&mut work, &signers, &chain)? {
+        if !foundations::receipts(&mut work, &signers, &chain, &pruned)? {
             break;
         }
         chain = vault.chain(&signers, |_| 0)?;
     }
-    let listed = verify::listed(&chain);
+    if let Some(owner) = owner {
+        chain.removed = removed_keys(&*vault.store, owner, vault.config.id)?;
+    }
+    let mut listed = verify::listed(&chain);
+    pruned.apply(&mut listed);
     objects::restore(&mut work, &listed, scope)?;
     redundancy::renew(&mut work, &listed, scope)?;
     report.repaired.sort();

@@ -20,7 +20,8 @@ use crate::{
         files::{Files, Kept},
         metadata::{Now, Setter},
         pieces::units_of,
-        plan::{Before, Firsts, JobNumber, Layout, Plan},
+        place::Start,
+        plan::{Before, Firsts, JobNumber, Layout, Plan, data_len},
         table::{Handles, Table},
         tally::Tally,
     },
@@ -34,6 +35,9 @@ const JOBS_EACH: usize = 128;
 pub struct Apply<'a> {
     pub context: &'a Context<'a>,
     pub options: &'a Options,
+    pub start: &'a Start,
+    /// The target is there.
+    pub is_there: bool,
     pub keys: &'a DomainKeys,
     pub table: &'a Table,
     pub plan: &'a Plan,
@@ -99,11 +103,7 @@ impl Apply<'_> {
         if len == 0 {
             return Ok(());
         }
-        std::thread::scope(|scope| {
-            let others: Vec<_> = (1..workers.clamp(1, len)).map(|_| scope.spawn(worker)).collect();
-            let mine = worker();
-            others.into_iter().map(|h| h.join().expect("a worker's panic is ours")).fold(mine, Result::and)
-        })
+        sys::share(workers.clamp(1, len), worker)
     }
 
     /// A file that could not be written: a problem of its own, or the end of all if there is no room.
@@ -124,7 +124,7 @@ impl Apply<'_> {
 
     /// A path below the target as it stands in the snapshot.
     pub fn shown(&self, path: &[u8]) -> Vec<u8> {
-        self.options.path_in_snapshot(path)
+        self.start.path(path)
     }
 
     /// A job that needs no chunk from a pack.
@@ -161,13 +161,13 @@ impl Apply<'_> {
             }
         };
         counts.replaced.fetch_add(u64::from(replaces), Relaxed);
-        self.tally.moved(1, super::plan::data_len(&job.entry));
+        self.tally.moved(1, data_len(&job.entry));
         done.or_else(|e| self.refused(number, e))
     }
 
     pub fn kept(&self, number: JobNumber, kept: Kept) {
         let (job, counts) = (self.files.job(number), &self.tally.counts);
-        let len = super::plan::data_len(&job.entry);
+        let len = data_len(&job.entry);
         if let Content::File { .. } = job.entry.content {
             counts.files_unchanged.fetch_add(1, Relaxed);
             counts.bytes_unchanged.fetch_add(len, Relaxed);

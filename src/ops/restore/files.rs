@@ -215,11 +215,26 @@ impl<'a> Files<'a> {
 
     /// Looks at an entry that seems to be there as it should be, and sets what differs.
     pub fn keep(&self, hands: &mut Handles, number: JobNumber, seen: &Stat) -> io::Result<Kept> {
+        let (kept, file) = self.look(hands, number, seen)?;
+        let job = self.job(number);
+        if kept == Kept::Set {
+            let dir = hands.get(job.dir)?;
+            let subject = match &file {
+                Some(file) => Subject::File(file),
+                None => Subject::Named(&dir, &job.entry.name, kind_of(&job.entry)),
+            };
+            self.setter.set(&subject, &job.entry, Now::of(seen), &|| self.path(number));
+        }
+        Ok(kept)
+    }
+
+    /// Looks at an entry that seems to be there as it should be, and says what must be done. Notes that the inode is there.
+    pub fn look(&self, hands: &mut Handles, number: JobNumber, seen: &Stat) -> io::Result<(Kept, Option<File>)> {
         let job = self.job(number);
         let dir = hands.get(job.dir)?;
         let file = match job.entry.content {
             Content::File { .. } => match open_file(&dir, &job.entry.name) {
-                Ok((_, stat)) if !stat.same_content_as(seen) => return Ok(Kept::Differs),
+                Ok((_, stat)) if !stat.same_content_as(seen) => return Ok((Kept::Differs, None)),
                 Ok((file, _)) => Some(file),
                 // Nobody but root reads what he may not. Its stat is known.
                 Err(_) if !self.setter.differs(&job.entry, seen) => None,
@@ -228,28 +243,21 @@ impl<'a> Files<'a> {
             _ => None,
         };
         let subject = match (&file, &job.entry.content) {
-            (Some(file), _) => Subject::File(file),
-            (None, Content::File { .. }) => return self.is_first(job, seen, Kept::Same),
-            (None, _) => Subject::Named(&dir, &job.entry.name, kind_of(&job.entry)),
+            (Some(file), _) => Some(Subject::File(file)),
+            (None, Content::File { .. }) => None,
+            (None, _) => Some(Subject::Named(&dir, &job.entry.name, kind_of(&job.entry))),
         };
-        let differs =
-            self.setter.differs(&job.entry, seen) || job.entry.mtime_ns != seen.mtime_ns || self.setter.xattrs_differ(&subject, &job.entry);
-        if !differs {
-            return self.is_first(job, seen, Kept::Same);
-        }
-        if seen.nlink > 1 {
+        let differs = self.setter.differs(&job.entry, seen)
+            || job.entry.mtime_ns != seen.mtime_ns
+            || subject.is_some_and(|subject| self.setter.xattrs_differ(&subject, &job.entry));
+        if differs && seen.nlink > 1 {
             // Another name of it may lie anywhere; what is set here would be set there.
-            return Ok(Kept::Differs);
+            return Ok((Kept::Differs, None));
         }
-        self.setter.set(&subject, &job.entry, Now::of(seen), &|| self.path(number));
-        self.is_first(job, seen, Kept::Set)
-    }
-
-    fn is_first(&self, job: &Job, seen: &Stat, kept: Kept) -> io::Result<Kept> {
         if let Some(first) = job.first {
             let _ = self.firsts.get(first).there.set((seen.device, seen.inode));
         }
-        Ok(kept)
+        Ok((if differs { Kept::Set } else { Kept::Same }, file))
     }
 
     /// Gives an inode a further name; whether it had not got it yet.

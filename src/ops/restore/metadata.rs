@@ -197,5 +197,8 @@ fn text(part: Part, e: &io::Error) -> String {
         Part::Xattr => "extended attribute",
         Part::Acl => "access list",
     };
-    format!("its {what} could not be set: {e}")
+    match e.kind() {
+        io::ErrorKind::Unsupported => format!("its {what} could not be set: the file system of the target knows none"),
+        _ => format!("its {what} could not be set: {e}"),
+    }
 }

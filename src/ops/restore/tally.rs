@@ -122,6 +122,8 @@ counts! {
     metadata_only,
     /// Entries that stood there and were put right.
     replaced,
+    /// Entries deleted because the snapshot lacks them.
+    deleted,
     /// Files read back and found right.
     verified,
 }

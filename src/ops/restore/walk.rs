@@ -6,8 +6,11 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{ChunkId, Content, DIR_DEPTH_MAX, Data, DomainKeys, Entry, Node},
     ops::restore::{
-        Context, LEFTOVER, Options, failed,
-        plan::{Before, Firsts, Job, JobNumber, Layout, Link, Piece, Plan, WEIGHT_MAX},
+        Context, LEFTOVER, Options, Place,
+        extras::{Gather, only_leads},
+        failed,
+        place::Start,
+        plan::{Before, Firsts, Job, JobNumber, Layout, Link, Piece, Plan, WEIGHT_MAX, data_len},
         table::{self, DirNumber, Table},
         tally::Tally,
         wanted::Taken,
@@ -33,6 +36,8 @@ struct Level {
     within: bool,
     /// Something in it is restored.
     used: bool,
+    /// Which entries of `there` the snapshot has too, if that is asked.
+    matched: Vec<bool>,
 }
 
 /// The walk.
@@ -42,6 +47,8 @@ pub struct Walk<'a> {
     keys: &'a DomainKeys,
     tally: &'a Tally<'a>,
     levels: Vec<Level>,
+    /// What the target has more than the snapshot, if that is asked.
+    pub extras: Option<Gather<'a>>,
     /// The path of the directory being walked, in the snapshot.
     path: Vec<u8>,
 }
@@ -54,33 +61,29 @@ impl<'a> Walk<'a> {
         options: &'a Options,
         keys: &'a DomainKeys,
         tally: &'a Tally<'a>,
-        start: Option<Entry>,
-        target: &Dir,
+        start: &Start,
+        target: Option<&Dir>,
     ) -> Result<Self> {
-        let mut walk = Self { context, options, keys, tally, levels: Vec::new(), path: options.path.clone() };
-        let (parts, entries) = match start {
+        let mut walk = Self { context, options, keys, tally, levels: Vec::new(), extras: None, path: start.base.clone() };
+        // A file says nothing of what else is in its directory.
+        let mut matched = Vec::new();
+        let (parts, entries) = match start.entry.clone() {
             None => (vec![(context.snapshot.manifest.root, 0)], Vec::new()),
             Some(Entry { content: Content::Dir { node, .. }, .. }) => (vec![(node, 0)], Vec::new()),
-            Some(entry) => {
-                let above = walk.path.iter().rposition(|b| *b == b'/').unwrap_or(0);
-                walk.path.truncate(above);
-                (Vec::new(), vec![entry])
+            Some(entry) => (Vec::new(), vec![entry]),
+        };
+        let there = match target {
+            None => None,
+            Some(target) => {
+                let target = Rc::new(target.again().map_err(|e| failed("cannot open the target", e))?);
+                let found = target.list().map_err(|e| failed("cannot list the target", e.into()))?;
+                matched = vec![parts.is_empty(); found.len()];
+                Some((target, found))
             }
         };
-        let target = Rc::new(target.again().map_err(|e| failed("cannot open the target", e))?);
-        let found = target.list().map_err(|e| failed("cannot list the target", e.into()))?;
         let path_len = walk.path.len();
         let entries = entries.into_iter();
-        walk.levels.push(Level {
-            dir: 0,
-            parts,
-            entries,
-            last: Box::default(),
-            there: Some((target, found)),
-            path_len,
-            within: false,
-            used: true,
-        });
+        walk.levels.push(Level { dir: 0, parts, entries, last: Box::default(), there, path_len, within: false, used: true, matched });
         Ok(walk)
     }
 
@@ -98,7 +101,10 @@ impl<'a> Walk<'a> {
             }
             match self.next() {
                 Ok(Some(entry)) => self.entry(entry, table, firsts, &mut plan)?,
-                Ok(None) => self.leave(table, &mut plan),
+                Ok(None) => {
+                    self.gather();
+                    self.leave(table, &mut plan);
+                }
                 Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
                 Err(e) => {
                     self.tally.lost(
@@ -112,6 +118,11 @@ impl<'a> Walk<'a> {
         }
         plan.pieces.sort_unstable_by_key(|p| (p.pack, p.frame, p.chunk, p.job));
         Ok(Some(plan))
+    }
+
+    /// Whether all of it was walked.
+    pub fn is_over(&self) -> bool {
+        self.levels.is_empty()
     }
 
     fn level(&mut self) -> &mut Level {
@@ -140,6 +151,14 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Notes what the target has more than a directory that was walked to its end.
+    fn gather(&mut self) {
+        let level = self.levels.last().expect("a directory is being walked");
+        if let (Some(gather), Some((dir, found))) = (&mut self.extras, &level.there) {
+            gather.directory(&self.path, dir, found, &level.matched, level.within);
+        }
+    }
+
     /// Ends a directory.
     fn leave(&mut self, table: &mut Table, plan: &mut Plan) {
         let level = self.levels.pop().expect("a directory is being walked");
@@ -156,7 +175,12 @@ impl<'a> Walk<'a> {
     }
 
     fn entry(&mut self, entry: Entry, table: &mut Table, firsts: &mut Firsts, plan: &mut Plan) -> Result<()> {
-        let within = self.level().within;
+        let level = self.level();
+        let within = level.within;
+        let at = level.there.as_ref().and_then(|(_, found)| found.binary_search_by(|found| (*found.name).cmp(&entry.name)).ok());
+        if let Some(at) = at {
+            level.matched[at] = true;
+        }
         let mut now_within = within;
         if !self.options.wanted.is_all() {
             self.path.push(b'/');
@@ -190,7 +214,11 @@ impl<'a> Walk<'a> {
             }
         };
         if stat.is_some_and(|stat| stat.file_type() == FileType::Dir) {
-            self.problem(&entry.name, "a directory stands in the way; --delete removes it".to_owned());
+            let there = self.levels.last().and_then(|level| level.there.as_ref());
+            match (&mut self.extras, there) {
+                (Some(gather), Some((dir, _))) => gather.in_the_way(&self.path, dir, &entry.name),
+                _ => self.problem(&entry.name, "a directory stands in the way; --delete removes it".to_owned()),
+            }
             return Ok(());
         }
         if let Some((first, false)) = number {
@@ -242,6 +270,10 @@ impl<'a> Walk<'a> {
         let path_len = self.path.len();
         let name = entry.name.clone();
         let dir = table.add(parent, &name, before, Box::new(entry));
+        if before == table::Before::Dir && self.options.place == Place::Original && only_leads(self.context.snapshot, &self.path) {
+            table.set_entry(dir, None);
+        }
+        let matched = vec![false; there.as_ref().map_or(0, |(_, found)| found.len())];
         self.levels.push(Level {
             dir,
             parts: vec![(node, 0)],
@@ -251,6 +283,7 @@ impl<'a> Walk<'a> {
             path_len,
             within,
             used: within,
+            matched,
         });
         Ok(())
     }
@@ -283,7 +316,7 @@ impl<'a> Walk<'a> {
             }
             _ => plan.plain.push(number),
         }
-        plan.bytes += super::plan::data_len(&job.entry);
+        plan.bytes += data_len(&job.entry);
         plan.jobs.push(job);
     }
 }

@@ -56,6 +56,11 @@ impl Wanted {
             () => Taken::No,
         }
     }
+
+    /// Whether an entry that the snapshot lacks may be deleted: patterns leave alone what they do not take.
+    pub fn may_go(&self, path: &[u8], name: &[u8], is_dir: bool, within: bool) -> bool {
+        self.taken(path, name, is_dir, within) == Taken::Yes
+    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::{
         skip::{DirRecord, is_settled},
         walk::{EnteredDir, GROUP_PIECES, Group, Step},
     },
-    sys::{Clock, Xattrs},
+    sys::{self, Clock, Xattrs},
 };
 
 /// What the assembly found.
@@ -289,7 +289,7 @@ impl Assembler<'_> {
             let name = task.name.clone();
             batches_in.send(Batch { tasks: vec![task], pieces: pieces_in }).map_err(|_| Error::cancelled())?;
             drop(batches_in);
-            scope.spawn(move || read::run(&batches, reading));
+            sys::spawn_in(scope, move || read::run(&batches, reading))?;
             let mut items = Items::new(&pieces, reading.pool);
             let result = self.read(name, &mut items);
             drop(items);

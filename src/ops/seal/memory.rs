@@ -1,6 +1,10 @@
 //! What a seal knows from before: stored chunks, and directories as they were. Hints, all of it.
 
-use std::cell::RefCell;
+use std::{
+    cell::RefCell,
+    collections::HashSet,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use crate::{
     catalog::{Catalog, ShortId, short_id},
@@ -12,26 +16,58 @@ use crate::{
 /// Longest piece of a directory's cached entries, in bytes, raw.
 const PIECE_LEN_MAX: usize = 64 << 20;
 
+/// The chunks that the vault held when the seal began, and which of them it builds on. 16 bytes a chunk, and a bit.
+pub struct Known {
+    ids: Vec<ShortId>,
+    used: Vec<AtomicU64>,
+}
+
+impl Known {
+    /// Takes ids in any order.
+    pub fn new(mut ids: Vec<ShortId>) -> Self {
+        ids.sort_unstable();
+        ids.dedup();
+        let used = std::iter::repeat_with(AtomicU64::default).take(ids.len().div_ceil(64)).collect();
+        Self { ids, used }
+    }
+
+    /// Whether the chunk is there. Whoever asks builds on it.
+    fn holds(&self, id: &ChunkId) -> bool {
+        match self.ids.binary_search(&short_id(id)) {
+            Ok(at) => {
+                self.used[at / 64].fetch_or(1 << (at % 64), Ordering::Relaxed);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Whether the seal builds on one of `lost`.
+    pub fn builds_on(&self, lost: &HashSet<ShortId>) -> bool {
+        let is_used = |at: usize| self.used[at / 64].load(Ordering::Relaxed) & 1 << (at % 64) != 0;
+        lost.iter().any(|id| self.ids.binary_search(id).is_ok_and(is_used))
+    }
+}
+
 /// The catalog and the chunk ids in it, as they were when the seal began.
 pub struct Memory<'a> {
     /// `None` remembers nothing and takes nothing in.
     catalog: Option<&'a Catalog>,
     keys: &'a DomainKeys,
-    /// Sorted; 16 bytes a chunk.
-    known: &'a [ShortId],
+    known: Option<&'a Known>,
     /// Whether directory records may be used.
     use_records: bool,
 }
 
 impl<'a> Memory<'a> {
-    /// `known` is sorted.
-    pub fn new(catalog: &'a Catalog, keys: &'a DomainKeys, known: &'a [ShortId], use_records: bool) -> Self {
-        Self { catalog: Some(catalog), keys, known, use_records }
+    /// Remembers what the catalog says.
+    pub fn new(catalog: &'a Catalog, keys: &'a DomainKeys, known: &'a Known, use_records: bool) -> Self {
+        Self { catalog: Some(catalog), keys, known: Some(known), use_records }
     }
 
     /// Remembers nothing.
     pub fn none(keys: &'a DomainKeys) -> Self {
-        Self { catalog: None, keys, known: &[], use_records: false }
+        Self { catalog: None, keys, known: None, use_records: false }
     }
 
     /// The catalog's name for the directory at `path`.
@@ -41,7 +77,7 @@ impl<'a> Memory<'a> {
 
     /// Whether the chunk was stored before this seal.
     pub fn knows(&self, id: &ChunkId) -> bool {
-        self.known.binary_search(&short_id(id)).is_ok()
+        self.known.is_some_and(|known| known.holds(id))
     }
 
     /// Whether all chunks of an entry were.

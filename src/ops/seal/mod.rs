@@ -10,6 +10,7 @@ mod compare;
 mod count;
 mod entry;
 mod exclude;
+mod honour;
 mod look;
 mod memory;
 mod output;
@@ -30,15 +31,17 @@ use std::{collections::BTreeMap, os::unix::ffi::OsStrExt, path::PathBuf};
 use serde::Serialize;
 
 use crate::{
+    catalog::PackStart,
     error::{Error, ErrorKind, Result},
     event::{Event, Sink},
-    format::{Problem, ProblemKind, Stats, words_of},
+    format::{Digest, Problem, ProblemKind, Stats, words_of},
     sys::{Cancel, Clock},
     vault::{CommitFacts, SealerKeys, Snapshot, StateDir, Vault, Writer},
 };
 
 use compare::Tally;
 use count::Total;
+use memory::Known;
 use sources::Sources;
 
 pub use compare::Changes;
@@ -135,6 +138,9 @@ pub struct ReportedProblem {
     pub text: String,
 }
 
+/// How often a seal begins again because the vault was pruned under it.
+const ATTEMPTS_MAX: usize = 5;
+
 /// Writes that were begun longer ago, and are still unfinished, belong to nobody: a day, in ns.
 const UNFINISHED_NS: i128 = 86_400_000_000_000;
 
@@ -181,16 +187,37 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
     let Context { vault, state, sink, clock, .. } = context;
     state.create()?;
     let _lock = state.lock(|holder| sink.send(Event::Note(format!("waiting for another seal of this host (process {holder})"))))?;
+    vault.store.tidy(clock.now_ns() - UNFINISHED_NS)?;
+    for _ in 0..ATTEMPTS_MAX {
+        if let Some(report) = attempt(context, options, &sources, excludes, stream)? {
+            return Ok(report);
+        }
+        if stream.is_some() {
+            return Err(Error::conflict("what this seal built on was pruned while it ran, and the content came through a pipe")
+                .hint("run the same command again"));
+        }
+        sink.send(Event::Note("the vault was pruned while this seal ran: looking again at what it built on".to_owned()));
+        excludes.restart();
+    }
+    Err(Error::conflict("the vault was pruned again and again while this seal ran").hint("run the same command again later"))
+}
+
+/// One try. `None` if what it built on was condemned meanwhile: the next one knows.
+fn attempt(
+    context: &Context,
+    options: &Options,
+    sources: &Sources,
+    excludes: &exclude::Excludes,
+    stream: Option<&Stream>,
+) -> Result<Option<Report>> {
+    let Context { vault, state, sink, clock, .. } = context;
     let began = clock.monotonic();
     let time_ns = clock.now_ns();
-
-    vault.store.tidy(time_ns - UNFINISHED_NS)?;
     let mut refreshed = refresh::refresh(context)?;
-    let writer = Writer::new(vault, context.sealer);
+    let writer = Writer::new(vault, context.sealer).remembering(state).having_seen(refreshed.gone.seq());
     let mut known = refresh::known(context, &mut refreshed.catalog)?;
-    refresh::adopt(&writer, &refreshed.catalog, &mut known)?;
-    known.sort_unstable();
-    known.dedup();
+    refresh::adopt(&writer, &refreshed, &mut known)?;
+    let known = Known::new(known);
     refreshed.catalog.begin()?;
 
     let named = sources::named(&sources.paths);
@@ -237,7 +264,7 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
         other => other?,
     };
     context.cancel.check()?;
-    remember::check(context, &refreshed)?;
+    let gone = remember::check(context, &refreshed)?;
 
     let changes =
         (comparable && stream.is_none()).then(|| Changes::of(&tally, before.as_ref().map(|before| &before.manifest.stats))).flatten();
@@ -253,21 +280,24 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
     }
     let mut stats = assembled.stats;
     stats.duration_ns = u64::try_from((clock.monotonic() - began).as_nanos()).unwrap_or(u64::MAX);
-    let committed = writer.commit(CommitFacts {
+    let facts = CommitFacts {
         time_ns,
         sources: named,
         root: assembled.root,
         stats,
         labels: options.labels.clone(),
-        problems: assembled.problems.into_iter().chain(sources.problems).collect(),
+        problems: assembled.problems.into_iter().chain(sources.problems.iter().cloned()).collect(),
         host: options.host.clone(),
         tags: options.tags.clone(),
         suspicions,
         pins,
-    })?;
+    };
+    let committed = writer.commit_if(facts, &mut |packs| refreshed.gone.honour(context, &refreshed.catalog, &known, packs))?;
+    let Some(committed) = committed else { return Ok(None) };
     // From here on the snapshot exists, whatever happens to this host's own memory of it.
-    let noted =
-        refreshed.note(&committed, u64::try_from(time_ns).unwrap_or(0)).and_then(|()| remember::remember(state, &refreshed, &committed));
+    let noted = refreshed
+        .note(&committed, u64::try_from(time_ns).unwrap_or(0))
+        .and_then(|()| remember::remember(state, &refreshed, &committed, &gone));
     if let Err(e) = noted {
         sink.send(Event::Warning(format!("the snapshot is sealed, but this host cannot remember it: {}", e.chain())));
     }
@@ -278,14 +308,14 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
     let seconds = (clock.monotonic() - began).as_secs_f64();
     let (content_bytes, compressed_bytes) = assembled.content;
     let before = before.map(|before| before.id.to_string());
-    Ok(Report {
+    Ok(Some(Report {
         left_out: excludes.left_out(),
         changes,
         before,
         content_bytes,
         compressed_bytes,
         ..report(&snapshot, assembled.files_read, assembled.bytes_read, seconds)
-    })
+    }))
 }
 
 /// What is left out: by the options, and in any case.
@@ -327,17 +357,29 @@ fn report(snapshot: &Snapshot, files_read: u64, bytes_read: u64, seconds: f64) -
     }
 }
 
-/// The keys with which this host seals: those of its state directory.
+/// The first 16 bytes of a pack's name.
+fn start_of(pack: &Digest) -> PackStart {
+    pack.as_bytes()[..16].try_into().expect("16 of 32 bytes")
+}
+
+/// The keys with which this host seals: those of its state directory, with the recipients of the newest epoch that an owner told it of.
+///
+/// Costs a listing of the vault's keys.
 ///
 /// # Errors
 /// `WrongKey` if it has none.
 pub fn sealer_keys(vault: &Vault, state: &StateDir) -> Result<SealerKeys> {
     let keys = state.sealer()?.ok_or_else(|| {
-        Error::wrong_key("this host holds no sealing keys for this vault")
-            .hint("give an owner's key once (--identity FILE, or a passphrase), and this host is enrolled")
+        Error::wrong_key("this host holds no sealing keys for this vault").hint(
+            "an owner enrols it: coffre key add --sealer NAME, then coffre enroll here; or give an owner's key once (--identity FILE, or a passphrase)",
+        )
     })?;
-    match keys.vault == vault.config.id {
-        true => Ok(keys),
-        false => Err(Error::corrupt(format!("the sealing keys in {} belong to another vault", state.path().display()))),
+    if keys.vault != vault.config.id {
+        return Err(Error::corrupt(format!("the sealing keys in {} belong to another vault", state.path().display())));
+    }
+    let newer = state.pinned_owner()?.map(|owner| vault.newer_recipients(&keys, &owner)).transpose()?.flatten();
+    match newer {
+        Some(newer) => state.keep_sealer(&newer).map(|()| newer),
+        None => Ok(keys),
     }
 }

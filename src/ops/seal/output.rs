@@ -13,7 +13,8 @@ use crate::{
     event::{Event, Sink},
     format::{ChunkId, Digester, FRAME_LEN_RAW_MAX, PACK_LEN_META_MAX, PackKind},
     ops::seal::pool::Pool,
-    pack::{Compressor, LEVEL_DEFAULT, PackBuilder, ParityEncoder, SealedPack},
+    pack::{Compressor, LEVEL_DEFAULT, PackBuilder, SealedPack},
+    store::Key,
     sys,
     vault::{SealerKeys, Vault, Writer},
 };
@@ -178,13 +179,11 @@ impl<'a> OpenPacks<'a> {
     }
 
     fn start(&self, kind: PackKind) -> Result<PackBuilder> {
-        let config = &self.vault.config;
         let recipient = match kind {
             PackKind::Data => &self.sealer.data,
             PackKind::Meta => &self.sealer.meta,
         };
-        let parity = (config.parity > 0).then(|| ParityEncoder::new(config.parity, config.pack_len_max.into()));
-        PackBuilder::with_parity(kind, config.id, recipient, self.vault.store.begin()?, parity)
+        self.vault.start_pack(kind, recipient)
     }
 
     /// Bytes of content so far, raw and compressed.
@@ -205,7 +204,9 @@ impl<'a> OpenPacks<'a> {
     /// Stores packs, and notes each in the catalog, until there are no more.
     pub fn store(&self, packs: &Receiver<SealedPack>, writer: &Writer, catalog: &Catalog, sink: &dyn Sink) -> Result<()> {
         let mut catalog_works = true;
-        for pack in packs {
+        for mut pack in packs {
+            // Behind the note: should there be no room for it, the pack is found again, and gets it then.
+            let sidecar = pack.sidecar.take();
             let stored = writer.put_pack(pack)?;
             if catalog_works {
                 let mut table = Vec::with_capacity(stored.index.body_len());
@@ -216,6 +217,9 @@ impl<'a> OpenPacks<'a> {
                     catalog_works = false;
                     sink.send(Event::Warning(e.chain()));
                 }
+            }
+            if let (Some(sidecar), Some(beside)) = (sidecar, Key::pack(&stored.digest).sidecar()) {
+                self.vault.store.put(&beside, &sidecar)?;
             }
         }
         Ok(())

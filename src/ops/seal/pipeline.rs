@@ -9,7 +9,7 @@ use std::{path::PathBuf, thread, time::Duration};
 use crossbeam_channel::bounded;
 
 use crate::{
-    catalog::{Catalog, ShortId},
+    catalog::Catalog,
     error::{Error, ErrorKind, Result},
     format::Chunker,
     ops::seal::{
@@ -22,7 +22,7 @@ use crate::{
         entry::EntryMaker,
         exclude::Excludes,
         look::Looker,
-        memory::Memory,
+        memory::{Known, Memory},
         output::{Compression, OpenPacks},
         pool::Pool,
         read,
@@ -31,7 +31,7 @@ use crate::{
         throttle::Throttle,
         walk::{Pending, Walker},
     },
-    sys::{Cancel, Dir, file_limit},
+    sys::{Cancel, Dir, file_limit, spawn_in as spawn},
     vault::Writer,
 };
 
@@ -59,7 +59,7 @@ pub struct Job<'a> {
     pub sources: &'a [PathBuf],
     pub writer: &'a Writer<'a>,
     pub catalog: &'a Catalog,
-    pub known: &'a [ShortId],
+    pub known: &'a Known,
     pub seal: u64,
     pub compression: Compression,
     pub bytes_per_sec: Option<u64>,
@@ -97,6 +97,11 @@ pub fn run(job: &Job) -> Result<Assembled> {
     let ahead = if job.workers > 1 && file_limit() >= Ahead::FILES_MIN { Ahead::default() } else { Ahead::none() };
     let nothing = Memory::none(&sealer.keys);
 
+    // A thread that the system does not give is the end of those that run: they see that their neighbour has hung up.
+    let hang_up = || {
+        ahead.close();
+        job.total.stop();
+    };
     thread::scope(|scope| {
         let (batches_in, batches) = bounded(BATCHES_MAX);
         let (groups_in, groups) = bounded(GROUPS_MAX);
@@ -107,15 +112,16 @@ pub fn run(job: &Job) -> Result<Assembled> {
             Some(stream) => {
                 drop(batches_in);
                 let (chunker, key) = (&chunker, &sealer.keys.data);
-                scope.spawn(move || stream.run(&groups_in, chunker, key, clock.now_ns(), cancel))
+                spawn(scope, move || stream.run(&groups_in, chunker, key, clock.now_ns(), cancel))?
             }
             None => {
+                // The walker looks itself where nobody has, and who counts is nobody's need.
                 for _ in 1..job.workers.min(LOOKERS_MAX) {
-                    scope.spawn(|| ahead.run(&looker));
+                    let _ = spawn(scope, || ahead.run(&looker));
                 }
                 if let Some(excludes) = job.count {
                     let counter = Looker { excludes, explain: false, memory: &nothing, ..looker };
-                    scope.spawn(move || job.total.count(&counter, job.skeleton, cancel));
+                    let _ = spawn(scope, move || job.total.count(&counter, job.skeleton, cancel));
                 }
                 let walker = Walker {
                     looker,
@@ -130,15 +136,14 @@ pub fn run(job: &Job) -> Result<Assembled> {
                     path: Vec::new(),
                     linked: Default::default(),
                 };
-                scope.spawn(move || walker.run(job.skeleton))
+                spawn(scope, move || walker.run(job.skeleton)).inspect_err(|_| hang_up())?
             }
         };
-        let readers: Vec<_> = (0..job.workers)
-            .map(|_| {
-                let batches = batches.clone();
-                scope.spawn(move || read::run(&batches, reading))
-            })
-            .collect();
+        let readers = several(job.workers, || {
+            let batches = batches.clone();
+            spawn(scope, move || read::run(&batches, reading))
+        });
+        let readers = readers.inspect_err(|_| hang_up())?;
         drop(batches);
         let assembler = Assembler {
             keys: &sealer.keys,
@@ -154,21 +159,21 @@ pub fn run(job: &Job) -> Result<Assembled> {
             seal: job.seal,
             state: State::default(),
         };
-        let assemble = scope.spawn(move || {
+        let assemble = spawn(scope, move || {
             let result = assembler.run(&groups);
             drop(groups);
             result
         });
-        let compressors: Vec<_> = (0..job.workers)
-            .map(|_| {
-                let (frames, full, packs, pool) = (frames.clone(), full_in.clone(), &packs, &frame_pool);
-                scope.spawn(move || packs.compress(job.compression, &frames, pool, &full))
-            })
-            .collect();
+        let assemble = assemble.inspect_err(|_| hang_up())?;
+        let compressors = several(job.workers, || {
+            let (frames, full, packs, pool) = (frames.clone(), full_in.clone(), &packs, &frame_pool);
+            spawn(scope, move || packs.compress(job.compression, &frames, pool, &full))
+        });
+        let compressors = compressors.inspect_err(|_| hang_up())?;
         drop(frames);
         let store = {
             let packs = &packs;
-            scope.spawn(move || packs.store(&full, job.writer, job.catalog, sink))
+            spawn(scope, move || packs.store(&full, job.writer, job.catalog, sink)).inspect_err(|_| hang_up())?
         };
 
         let mut first = FirstFailure::default();
@@ -178,7 +183,9 @@ pub fn run(job: &Job) -> Result<Assembled> {
             first.take(join(reader));
         }
         let assembled = first.take(join(assemble));
-        let compressed = compressors.into_iter().filter_map(|c| first.take(join(c))).count() == job.workers;
+        // All are waited for, whatever one of them says.
+        let started = compressors.len();
+        let compressed = compressors.into_iter().filter_map(|c| first.take(join(c))).count() == started;
         if compressed && assembled.is_some() && first.0.is_none() {
             first.take(packs.finish(&full_in));
         }
@@ -190,6 +197,12 @@ pub fn run(job: &Job) -> Result<Assembled> {
             (None, None) => Err(Error::bug("the seal ended without a result")),
         }
     })
+}
+
+/// Starts `n` threads, or as many of them as the system gives, at least one.
+fn several<T>(n: usize, start: impl Fn() -> Result<T>) -> Result<Vec<T>> {
+    let first = start()?;
+    Ok(std::iter::once(first).chain((1..n).map_while(|_| start().ok())).collect())
 }
 
 fn join<T>(handle: thread::ScopedJoinHandle<Result<T>>) -> Result<T> {

@@ -22,7 +22,7 @@ use crate::{
         sources::{self, Sources},
         walk::{Pending, Step, Walker},
     },
-    sys::{Cancel, Clock, random},
+    sys::{self, Cancel, Clock, random},
     vault::StateDir,
 };
 
@@ -117,9 +117,9 @@ pub fn preview(
             path: Vec::new(),
             linked: Default::default(),
         };
-        let walk = scope.spawn(|| walker.run(&skeleton));
+        let walk = sys::spawn_in(scope, || walker.run(&skeleton))?;
         // Nobody reads: the files are only named.
-        scope.spawn(move || batches.iter().for_each(drop));
+        sys::spawn_in(scope, move || batches.iter().for_each(drop))?;
         let told = problems.into_iter().try_for_each(|problem| teller.step(Step::Failed(problem)));
         let told = told.and_then(|()| groups.iter().flat_map(|group| group.steps).try_for_each(|step| teller.step(step)));
         drop(groups);

@@ -7,7 +7,10 @@ use crate::{
     error::{Error, Result},
     event::Event,
     format::SnapshotId,
-    ops::{chain::went_back, seal::Context},
+    ops::{
+        chain::went_back,
+        seal::{Context, honour::Gone, start_of},
+    },
     pack::Unwrap,
     store::Key,
     vault::{NewSnapshot, SignerList, Writer, may_seal, read_segment},
@@ -21,6 +24,8 @@ pub struct Refreshed {
     pub packs: usize,
     /// Whether it is the catalog of the seal before, and not a new one.
     pub remembers: bool,
+    /// What the owner condemned, as it was read before anything else.
+    pub gone: Gone,
     /// The number of the list of signers that counts.
     signers: u32,
     heads: std::collections::BTreeMap<String, (u64, SnapshotId)>,
@@ -65,8 +70,8 @@ pub fn refresh(context: &Context) -> Result<Refreshed> {
 pub fn rebuild(context: &Context) -> Result<Refreshed> {
     let catalog = Catalog::create(&context.state.catalog(), context.vault.config.id)?;
     let mut refreshed = absorb(context, catalog)?;
-    let heads = refreshed.heads.clone();
-    refreshed.catalog.commit(|state| state.heads = heads)?;
+    let (heads, honoured) = (refreshed.heads.clone(), refreshed.gone.records());
+    refreshed.catalog.commit(|state| (state.heads, state.honoured) = (heads, honoured))?;
     Ok(refreshed)
 }
 
@@ -75,6 +80,8 @@ fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
     let Context { vault, sealer, .. } = context;
     let signers = SignerList::load(&*vault.store, context.state.pinned_owner()?.as_deref())?;
     may_seal(&signers, &sealer.name, &sealer.sign.public())?;
+    // Before the chain: a segment that is named by a receipt and condemned meanwhile is then there, or known to be replaced.
+    let gone = Gone::load(context, signers.signers.owner(), &catalog.state().honoured)?;
     let known = catalog.state().heads.clone();
     let chain = vault.chain(&signers, |sealer| known.get(sealer).map_or(0, |(seq, _)| *seq))?;
     for (name, (seq, id)) in &known {
@@ -90,11 +97,11 @@ fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
     let folder = format!("index/{}/", sealer.domain.short());
     let mut packs = 0;
     for committed in chain.committed.iter().filter(|c| known.get(&c.key.sealer).is_none_or(|(seq, _)| c.key.seq > *seq)) {
-        for line in committed.receipt.lines.iter().filter(|l| l.path.starts_with(&folder)) {
-            let Some(key) = Key::parse(&line.path) else { continue };
+        let segments = committed.receipt.lines.iter().filter(|l| l.path.starts_with(&folder) && !gone.has(&l.path));
+        for key in segments.filter_map(|line| Key::parse(&line.path)) {
             match read_segment(&*vault.store, &key, &[&identity as Unwrap]) {
                 Ok(segment) => {
-                    for pack in &segment.packs {
+                    for pack in segment.packs.iter().filter(|pack| !gone.has(Key::pack(&pack.digest).as_str())) {
                         catalog.add_pack(&pack.digest, pack.index.chunks.iter().map(|(id, _)| *id))?;
                         packs += 1;
                     }
@@ -104,15 +111,27 @@ fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
             }
         }
     }
+    // What an owner's prune moved: taken in at its new place, then forgotten at its old one.
+    for key in gone.fresh().filter(|key| key.as_str().starts_with(&folder)) {
+        match read_segment(&*vault.store, key, &[&identity as Unwrap]) {
+            Ok(segment) => {
+                for pack in segment.packs.iter().filter(|pack| !gone.has(Key::pack(&pack.digest).as_str())) {
+                    catalog.add_pack(&pack.digest, pack.index.chunks.iter().map(|(id, _)| *id))?;
+                }
+            }
+            Err(e) => context.sink.send(Event::Warning(format!("deduplication does not see all of the vault: {}", e.chain()))),
+        }
+    }
+    catalog.drop_packs(gone.packs())?;
     let heads = chain.committed.iter().map(|c| (c.key.sealer.clone(), (c.key.seq, c.id))).collect();
-    Ok(Refreshed { catalog, packs, remembers: false, signers: signers.number, heads })
+    Ok(Refreshed { catalog, packs, remembers: false, gone, signers: signers.number, heads })
 }
 
 /// The chunks that can be relied on: those of packs that are still in the vault. Costs a listing of the packs.
 pub fn known(context: &Context, catalog: &mut Catalog) -> Result<Vec<ShortId>> {
     let mut there: HashSet<PackStart> = HashSet::new();
     context.vault.store.list("packs", &mut |key, _| {
-        there.extend(key.digest().map(|digest| -> PackStart { digest.as_bytes()[..16].try_into().expect("16 of 32 bytes") }));
+        there.extend(key.digest().as_ref().map(start_of));
         Ok(())
     })?;
     let (mut known, mut gone) = (Vec::new(), BTreeSet::new());
@@ -132,8 +151,9 @@ pub fn known(context: &Context, catalog: &mut Catalog) -> Result<Vec<ShortId>> {
 }
 
 /// Takes over packs that a seal of this host stored and did not commit, so that they are used and named.
-pub fn adopt(writer: &Writer, catalog: &Catalog, known: &mut Vec<ShortId>) -> Result<()> {
-    for pending in catalog.pending()? {
+pub fn adopt(writer: &Writer, refreshed: &Refreshed, known: &mut Vec<ShortId>) -> Result<()> {
+    let pending = refreshed.catalog.pending()?;
+    for pending in pending.into_iter().filter(|pending| !refreshed.gone.has(Key::pack(&pending.digest).as_str())) {
         let Ok(index) = crate::format::PackIndex::from_body(&pending.table) else { continue };
         let ids: Vec<ShortId> = index.chunks.iter().map(|(id, _)| short_id(id)).collect();
         if writer.adopt_pack(pending.digest, pending.stored_len, index)? {
@@ -166,9 +186,9 @@ impl Refreshed {
         }
         self.catalog.clear_pending()?;
         self.heads.insert(new.key.sealer.clone(), (new.key.seq, new.id));
-        let heads = self.heads.clone();
+        let (heads, honoured) = (self.heads.clone(), self.gone.records());
         self.catalog.commit(|state| {
-            state.heads = heads;
+            (state.heads, state.honoured) = (heads, honoured);
             state.note_committed(seal);
         })
     }

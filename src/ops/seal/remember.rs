@@ -9,11 +9,11 @@ use crate::{
 };
 
 /// Just before the commit: tells what does not fit this host's memory, and notes snapshots that are gone, so that verify names them
-/// until somebody accepts it.
+/// until somebody accepts it. Returns those that are gone.
 ///
 /// # Errors
 /// `WrongKey` if this sealer was revoked meanwhile.
-pub fn check(context: &Context, refreshed: &Refreshed) -> Result<()> {
+pub fn check(context: &Context, refreshed: &Refreshed) -> Result<Vec<SnapshotKey>> {
     let Context { vault, sealer, state, sink, .. } = context;
     let signers = SignerList::load(&*vault.store, state.pinned_owner()?.as_deref())?;
     may_seal(&signers, &sealer.name, &sealer.sign.public())?;
@@ -24,7 +24,7 @@ pub fn check(context: &Context, refreshed: &Refreshed) -> Result<()> {
         let there = refreshed.head(&name) == Some((seq, id)) || vault.receipt_id(&key)? == Some(id);
         match refreshed.head(&name) {
             _ if !there => gone.push((key, id)),
-            Some((newer, _)) if name == sealer.name && newer > seq => {
+            Some((newer, newest)) if name == sealer.name && newer > seq && !made_here(state, &name, newer, &newest) => {
                 sink.send(Event::Warning(format!(
                     "snapshot {name}/{newer} is signed with this host's key, and was not made here: another machine seals as {name}, or this host's state was put back"
                 )));
@@ -39,21 +39,33 @@ pub fn check(context: &Context, refreshed: &Refreshed) -> Result<()> {
             names.join(", ")
         )));
         let mut lost = state.lost()?;
-        lost.extend(gone);
-        lost.dedup();
+        lost.extend(gone.iter().filter(|one| !lost.contains(one)).cloned().collect::<Vec<_>>());
         // Bounded: who rolls a vault back again and again is told about all the same.
         let from = lost.len().saturating_sub(LOST_MAX);
         state.keep_lost(&lost[from..])?;
     }
-    Ok(())
+    Ok(gone.into_iter().map(|(key, _)| key).collect())
+}
+
+/// Whether this host kept the manifest of that snapshot, as it does of all that it makes.
+fn made_here(state: &StateDir, sealer: &str, seq: u64, id: &SnapshotId) -> bool {
+    state.manifest(&SnapshotKey { sealer: sealer.to_owned(), seq }, id).is_some()
 }
 
 /// Most lost snapshots remembered.
 const LOST_MAX: usize = 1000;
 
-/// Keeps the new head, those of the other sealers, and the manifest in the state directory.
-pub fn remember(state: &StateDir, refreshed: &Refreshed, new: &NewSnapshot) -> Result<()> {
+/// Keeps the new head, the newest ones seen of the other sealers, and the manifest in the state directory.
+pub fn remember(state: &StateDir, refreshed: &Refreshed, new: &NewSnapshot, gone: &[SnapshotKey]) -> Result<()> {
     let mut heads = refreshed.heads().clone();
+    for (sealer, (seq, id)) in state.heads()? {
+        let key = SnapshotKey { sealer, seq };
+        let newer = heads.get(&key.sealer).is_none_or(|(known, _)| *known < seq);
+        // Seen by a verify while this seal ran.
+        if newer && !gone.contains(&key) {
+            heads.insert(key.sealer, (seq, id));
+        }
+    }
     heads.insert(new.key.sealer.clone(), (new.key.seq, new.id));
     state.keep_heads(&heads)?;
     state.keep_signers_seen(refreshed.signers())?;

@@ -32,9 +32,14 @@ pub fn remember(context: &Context, chain: &Chain, signers: u32) {
     }
     let note = || {
         let mut heads = context.state.heads()?;
-        heads.extend(chain.heads());
+        for (sealer, (seq, id)) in chain.heads() {
+            // A seal of this host may have remembered more while this ran.
+            if heads.get(&sealer).is_none_or(|(known, _)| *known < seq) {
+                heads.insert(sealer, (seq, id));
+            }
+        }
         context.state.keep_heads(&heads)?;
-        context.state.keep_signers_seen(signers)
+        context.state.keep_signers_seen(signers.max(context.state.signers_seen()?))
     };
     if let Err(e) = note() {
         context.sink.send(Event::Note(format!("this host cannot remember the heads that it saw: {}", e.chain())));

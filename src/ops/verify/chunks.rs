@@ -8,7 +8,7 @@ use std::{
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{ChunkId, Content, DIR_DEPTH_MAX, Digest, DomainId, DomainKeys, Entry, Key32, PackKind},
-    ops::verify::{Context, DAMAGED_FILES_MAX, DamagedFile, Depth, Report, in_parallel},
+    ops::verify::{Context, DAMAGED_FILES_MAX, DamagedFile, Depth, Report, in_parallel, pruned::Pruned},
     store::Key,
     vault::{Chain, Finding, Located, Reader, Snapshot, judge_snapshot},
 };
@@ -22,12 +22,14 @@ pub fn run(
     reader: &Reader,
     chain: &Chain,
     listed: &BTreeMap<Key, Digest>,
+    pruned: &Pruned,
     (depth, only): (Depth, Option<&HashSet<Digest>>),
     report: &mut Report,
 ) -> Result<()> {
     let mut snapshots = Vec::new();
-    for committed in &chain.committed {
-        match judge_snapshot(context.vault, &reader.owner, committed) {
+    // What is forgotten and not condemned may still come back whole.
+    for committed in chain.committed.iter().filter(|committed| !pruned.is_condemned(&committed.key.manifest())) {
+        match judge_snapshot(context.vault, &reader.owner, committed)? {
             Ok(snapshot) => snapshots.push(snapshot),
             Err(finding) => report.damage.push(finding),
         }

@@ -3,13 +3,17 @@
 //! `snapshots`: signatures, chains, every named object there. `packs`: every object read and held against its name; no
 //! owner's key needed. `chunks`: everything decrypted, decompressed, every id and every tree checked.
 
+mod beside;
 mod chain;
 mod chunks;
 mod extent;
 mod objects;
+mod pruned;
 
 pub(in crate::ops) use objects::listed;
+pub(in crate::ops) use pruned::Pruned;
 
+pub(in crate::ops) use beside::{check as check_sidecars, find as find_beside};
 pub use extent::{Extent, Sample};
 
 use std::collections::BTreeSet;
@@ -21,7 +25,7 @@ use crate::{
     event::{Event, HowFar, Sink},
     ops::repair::Repaired,
     store::Key,
-    sys::{Cancel, Clock},
+    sys::{self, Cancel, Clock},
     vault::{Expected, Finding, Reader, StateDir, Vault, settle},
 };
 
@@ -163,24 +167,43 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
         seconds: 0.0,
     };
     let (chain, signers) = chain::walk(context, &mut report)?;
-    let listed = objects::listed(&chain);
-    objects::present(context, &listed, &mut report)?;
+    // After the chain: what a receipt names and is gone by now was condemned by now.
+    let owner = match context.reader {
+        Some(reader) => Some(reader.owner.sign.public()),
+        None => context.state.pinned_owner()?,
+    };
+    let pruned = Pruned::load(context.vault, owner.as_deref(), &mut report.damage)?;
+    report.snapshots -= chain.committed.iter().filter(|committed| pruned.is_forgotten(&committed.id)).count() as u64;
+    let mut listed = objects::listed(&chain);
+    pruned.apply(&mut listed);
+    objects::present(context, &listed, &pruned, &mut report)?;
     let mut read = None;
     if depth >= Depth::Packs {
-        let sizes = objects::sizes(context, &listed)?;
+        let mut all = listed.clone();
+        if context.vault.config.parity > 0 {
+            let beside = beside::find(&*context.vault.store, &listed)?;
+            all.extend(beside.copies);
+            report.damage.extend(beside::check(&*context.vault.store, &beside.sidecars, context.cancel)?);
+            report.bytes += beside.sidecars.iter().map(|(_, len)| len).sum::<u64>();
+        }
+        let sizes = objects::sizes(context, &all)?;
         let chosen = extent::choose(context, extent, depth, &sizes)?;
-        let whole = objects::reread(context, &listed, &sizes, &chosen, &mut report)?;
+        let whole = objects::reread(context, &all, &sizes, &chosen, &mut report)?;
         report.packs = sizes.keys().filter(|key| key.as_str().starts_with("packs/")).count() as u64;
         report.packs_read = whole.len() as u64;
         read = Some((chosen, whole));
     }
     if let Some(reader) = context.reader {
         let decoded = read.as_ref().filter(|_| extent != Extent::default()).map(|(_, whole)| whole.iter().copied().collect());
-        chunks::run(context, reader, &chain, &listed, (depth, decoded.as_ref()), &mut report)?;
+        chunks::run(context, reader, &chain, &listed, &pruned, (depth, decoded.as_ref()), &mut report)?;
     }
     if let Some((mut chosen, whole)) = read {
         let hurt: BTreeSet<&str> = report.damage.iter().map(|f| f.object.as_str()).collect();
         chosen.note(context, depth, whole.into_iter().filter(|pack| !hurt.contains(Key::pack(pack).as_str())));
+    }
+    if !report.is_clean() {
+        // A prune may have gone on meanwhile.
+        Pruned::load(context.vault, owner.as_deref(), &mut Vec::new())?.excuse(&mut report);
     }
     settle(&mut report.damage);
     if report.is_clean() && report.forks.is_empty() {
@@ -194,15 +217,11 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
 fn in_parallel<T: Sync>(context: &Context, items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     use std::sync::atomic::{AtomicUsize, Ordering};
     let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        let worker = || {
-            while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                context.cancel.check()?;
-                work(item)?;
-            }
-            Ok(())
-        };
-        let handles: Vec<_> = (0..context.workers.clamp(1, items.len().max(1))).map(|_| scope.spawn(worker)).collect();
-        handles.into_iter().try_for_each(|h| h.join().expect("a worker's panic is ours"))
+    sys::share(context.workers.clamp(1, items.len().max(1)), || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            context.cancel.check()?;
+            work(item)?;
+        }
+        Ok(())
     })
 }

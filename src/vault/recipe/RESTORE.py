@@ -16,6 +16,7 @@ restored, 4 something is missing or wrong and listed, 1 nothing could be done.
 How to do it by hand, if even this script does not run any more:
 
  1. age -d -i IDENTITY keys/owner-0001-age.age > id     The vault's own keys, an age identity file.
+    age -d -i id keys/epoch-0002.age >> id              More of them, if there is such a file.
  2. age -d -i id snaps/SEALER/SEQ.age | zstd -dc        The manifest, one CBOR map (RFC 8949). Its key 7
                                                         is the id of the root directory's node.
  3. age -d -i id packs/ab/....age | zstd -dc            The chunks of a pack, one after the other. Their
@@ -169,6 +170,12 @@ class Vault:
             raise Fatal("these keys are of another vault", "compare `id` in VAULT with their first line")
         with open(os.open(self.identity, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
             f.write(b"\n".join(re.findall(rb"^AGE-SECRET-KEY-1\w+", keys, re.M)) + b"\n")
+            f.flush()
+            # If the keys were rotated, later pairs are here, sealed to an identity that every key file holds.
+            for path in self.files("keys/epoch-*.age") + self.files("parity/keys/epoch-*.age"):
+                more = self.run("age", "-d", "-i", self.identity, path).stdout
+                f.write(b"".join(b"%s\n" % key for key in re.findall(rb"^AGE-SECRET-KEY-1\w+", more, re.M)))
+                f.flush()
 
     def manifest(self, sealer, seq):
         path = "snaps/%s/%s.age" % (sealer, seq)
@@ -177,6 +184,18 @@ class Vault:
         manifest = decode(self.run("zstd", "-dc", data=age.stdout).stdout)
         need([manifest[key] for key in (1, 2, 3)] == [self.id, sealer, int(seq)], path + " belongs elsewhere")
         return manifest
+
+    def forgotten(self):
+        """What the owner no longer wants, as sealer/number: its objects may be gone. Records count in the order of their numbers."""
+        gone = set()
+        for path in sorted(self.files("gc/*.txt.sig")):
+            for line in self.bytes(path[:-4]).decode("utf-8", "replace").splitlines():
+                words = line.split(" ")
+                if words[0] == "forget":
+                    gone.add(words[1])
+                elif words[0] == "undelete":
+                    gone.discard(words[1])
+        return gone
 
     def choose(self, wanted):
         """The snapshot to restore: (sealer, seq, manifest). A snapshot exists once its receipt is signed."""
@@ -189,9 +208,12 @@ class Vault:
                 newest = ["%s/%s" % (sealer, seqs[-1]) for sealer, seqs in sorted(found.items()) if seqs]
                 raise Fatal("there is no snapshot " + wanted, "the newest are: " + ", ".join(newest))
             return sealer, seq.zfill(10), self.manifest(sealer, seq.zfill(10))
-        readable, revoked = [], self.revoked()
+        readable, revoked, forgotten = [], self.revoked(), self.forgotten()
         for sealer, seqs in found.items():
             for seq in reversed(seqs):  # a sealer's numbers only grow; among sealers, time decides
+                if "%s/%d" % (sealer, int(seq)) in forgotten:
+                    say("passing over snapshot %s/%s, which was forgotten" % (sealer, seq))
+                    continue
                 if seq > revoked.get(sealer, seq):
                     self.warn("snapshot %s/%s was signed after its sealer was revoked, trying the one before" % (sealer, seq))
                     continue

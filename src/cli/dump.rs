@@ -1,0 +1,102 @@
+//! `coffre dump`.
+
+use std::{
+    ffi::OsString,
+    io::{self, BufWriter, IsTerminal},
+    sync::Arc,
+};
+
+use crate::{
+    cli::{Run, exit, keys, output, restore::parse},
+    error::{Error, Result},
+    ops::{
+        dump::{self, Format, Report},
+        restore::Wanted,
+    },
+    vault::{Reader, select},
+};
+
+/// Frames kept while the tree is read in its order.
+const CACHE_BYTES: u64 = 64 << 20;
+/// Bytes given to the reader of the archive at once.
+const OUT_LEN: usize = 1 << 20;
+
+/// Write a snapshot, or a part of one, as an archive to standard output.
+///
+/// Names are relative to PATH, so `tar -x` in a directory makes that directory what PATH was; a whole snapshot has full paths. A tar holds
+/// everything: times in nanoseconds, owners, attributes, ACLs, hard links, holes, devices. A zip holds files, directories and links.
+#[derive(clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// Snapshot, and path in it: `latest`, `latest:/etc/nginx`, `1a2b3c4d:/etc/hosts`, `yesterday:/srv`
+    #[arg(value_name = "SNAP[:PATH]")]
+    what: OsString,
+    /// Kind of archive
+    #[arg(long, value_name = "FORMAT", default_value = "tar", value_enum)]
+    format: FormatArg,
+    /// Only what fits this pattern, with all that is below it (repeatable; rules of gitignore, on paths in the snapshot)
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<OsString>,
+    /// Not what fits this pattern (repeatable; `!GLOB` takes back)
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum FormatArg {
+    Tar,
+    Zip,
+}
+
+const EXAMPLES: &str = "Examples:
+  coffre dump latest:/home/u/studio | tar -x --xattrs --xattrs-include='*' --acls -C /srv/back
+  coffre dump latest:/home/u/studio | zstd > studio.tar.zst
+  coffre dump latest:/home/u/studio | ssh web2 tar -x -C /home/u/studio
+  coffre dump --format zip yesterday:/home/u/studio > studio.zip";
+
+/// Runs it.
+pub fn run(run: &Run, args: &Args) -> Result<u8> {
+    let out = io::stdout();
+    if out.is_terminal() {
+        return Err(Error::usage("an archive is nothing for a terminal").hint("send it to a file or a program: coffre dump … > studio.tar"));
+    }
+    let (selector, path) = parse(&args.what, run.clock.now_ns())?;
+    let wanted = Wanted::new(&args.include, &args.exclude)?;
+    let opened = run.globals.open()?;
+    let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
+    let (snapshots, findings) = opened.vault.snapshots(&owner)?;
+    for finding in findings {
+        run.screen.warning(&format!("{}: {}", finding.object, finding.text));
+    }
+    let snapshot = select(&snapshots, &selector)?;
+    let (reader, _) = Reader::open(opened.vault.clone(), owner, CACHE_BYTES)?;
+    let reader = Arc::new(reader);
+    reader.read_ahead()?;
+    let format = match args.format {
+        FormatArg::Tar => Format::Tar,
+        FormatArg::Zip => Format::Zip,
+    };
+    let mut out = BufWriter::with_capacity(OUT_LEN, out.lock());
+    let report = dump::run(&reader, snapshot, &path, &wanted, format, &mut out, &run.cancel);
+    // What is left in the buffer of somebody who no longer reads is not worth a message.
+    drop(out.into_parts());
+    Ok(ended(run, &report?))
+}
+
+/// Says what is not in the archive, and returns the exit code.
+fn ended(run: &Run, report: &Report) -> u8 {
+    for file in &report.lost {
+        run.screen.warning(&format!("{}: {}", file.path, file.text));
+    }
+    let lost = report.lost.len() as u64 + report.lost_more;
+    if lost > 0 {
+        let error = Error::corrupt(format!("{} of the snapshot are damaged in the vault", output::count(lost)));
+        run.screen.error(&error.hint("coffre verify says what is damaged; all that is not named above is right in the archive"));
+        return exit::DAMAGE;
+    }
+    if report.left_out > 0 {
+        run.screen.warning(&format!("{} fifos and devices are left out: a zip cannot hold them", output::count(report.left_out)));
+        return exit::INCOMPLETE;
+    }
+    0
+}

@@ -1,0 +1,94 @@
+//! `coffre stats`.
+
+use crate::{
+    cli::{Run, complete, look, output, split_snap_path},
+    error::Result,
+    ops::stats::{self, Alone, Big, Report},
+};
+
+/// Show how much a vault holds, what it costs, and how it grows.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The largest files and directories of a snapshot
+    #[arg(long, value_name = "SNAP[:PATH]", num_args = 0..=1, default_missing_value = "latest", add = complete::snap_path())]
+    biggest: Option<String>,
+    /// How many of them
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    top: u16,
+    /// What each snapshot holds that no other does; reads every directory
+    #[arg(long)]
+    alone: bool,
+}
+
+/// Runs it.
+pub fn run(run: &Run, args: &Args) -> Result<u8> {
+    let wanted = args.biggest.as_deref().map(split_snap_path);
+    let selector = wanted.map(|(snap, path)| look::selector(run, snap).map(|selector| (selector, path))).transpose()?;
+    let look = look::open(run)?;
+    let mut report = stats::run(&look)?;
+    if let Some((selector, path)) = selector {
+        let n = look.select(&selector)?;
+        report.biggest = Some(stats::biggest(&look, n, path.as_bytes(), args.top.into(), &run.cancel)?);
+    }
+    if args.alone {
+        report.alone = Some(stats::alone(&look, &run.cancel)?);
+    }
+    run.screen.data(&report, || text(&report))?;
+    Ok(0)
+}
+
+fn text(report: &Report) -> String {
+    let sealed = |s: &Option<crate::ops::look::SnapshotRow>| s.as_ref().map_or_else(|| "none".to_owned(), |s| s.time.clone());
+    let times = |ratio: f64| format!("{ratio:.1} times");
+    let mut lines = vec![
+        ("snapshots", output::count(report.snapshots as u64)),
+        ("hosts", output::count(report.hosts as u64)),
+        ("oldest", sealed(&report.oldest)),
+        ("newest", sealed(&report.newest)),
+        ("newest holds", format!("{} files, {}", output::count(report.newest_files), output::bytes(report.newest_bytes))),
+        ("all together", output::bytes(report.logical_bytes)),
+        ("without repeats", format!("{}, {} less", output::bytes(report.unique_bytes), times(report.dedup_ratio))),
+        ("compressed", format!("{}, {} less", output::bytes(report.compressed_bytes), times(report.compression_ratio))),
+        ("stored", format!("{}, {} less than all together", output::bytes(report.stored_bytes), times(report.ratio))),
+    ];
+    for objects in &report.objects {
+        lines.push(("", format!("{}: {} in {} objects", objects.kind, output::bytes(objects.bytes), output::count(objects.objects))));
+    }
+    let growth = match &report.growth {
+        Some(growth) if growth.days >= 1.0 => {
+            format!("{} a day, over {:.0} days", output::bytes(growth.stored_bytes_a_day as u64), growth.days)
+        }
+        Some(_) => "not known before a day has passed".to_owned(),
+        None => "not known before there are two snapshots".to_owned(),
+    };
+    lines.push(("growth", growth));
+    let mut text: String = lines.iter().map(|(name, value)| format!("{name:<16} {value}\n")).collect();
+    if let Some(biggest) = &report.biggest {
+        text += &format!("\nlargest of {} ({})\n", biggest.snapshot.short(), biggest.snapshot.time);
+        text += &bigs(&biggest.dirs, "DIRECTORY");
+        text.push('\n');
+        text += &bigs(&biggest.files, "FILE");
+    }
+    if let Some(alone) = &report.alone {
+        text.push('\n');
+        text += &alone_table(alone);
+    }
+    text
+}
+
+fn bigs(bigs: &[Big], head: &str) -> String {
+    let rows: Vec<Vec<String>> =
+        bigs.iter().map(|b| vec![output::bytes(b.bytes), output::count(b.files), output::visible_bytes(&b.path.bytes)]).collect();
+    output::columns(&["SIZE", "FILES", head], &rows)
+}
+
+fn alone_table(alone: &[Alone]) -> String {
+    let rows: Vec<Vec<String>> = alone
+        .iter()
+        .map(|a| {
+            let id = a.snapshot.short().to_owned();
+            vec![id, a.snapshot.time.clone(), a.snapshot.host.clone(), output::bytes(a.bytes), output::bytes(a.stored_bytes)]
+        })
+        .collect();
+    output::columns(&["ID", "TIME", "HOST", "ALONE", "STORED"], &rows)
+}

@@ -1,0 +1,130 @@
+//! Forget: which snapshots are no longer wanted, by a policy or by name. Nothing is deleted here: that is `prune`'s.
+
+mod clock;
+mod policy;
+mod report;
+mod times;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use policy::{Candidate, Group, GroupBy, Judged, Policy, Reason, judge};
+pub use report::{Report, Row};
+pub use times::Doubt;
+
+use crate::{
+    error::{Error, Result},
+    format::{Decision, SnapshotId},
+    ops::pins::{self, Pinned},
+    store::Key,
+    sys::Calendar,
+    vault::{Journal, OwnerKeys, Selector, Snapshot, Vault, select},
+};
+
+/// What to forget.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The rules; empty if snapshots are named.
+    pub policy: Policy,
+    /// What is counted together.
+    pub by: GroupBy,
+    /// Snapshots that are named one by one.
+    pub named: Vec<Selector>,
+    /// Only those of these hosts, if there are any.
+    pub hosts: Vec<String>,
+    /// Time zone of hours, days, weeks, months and years.
+    pub calendar: Calendar,
+    /// Decide and tell only.
+    pub dry_run: bool,
+    /// Whatever the clock says, and even the last snapshot of a host.
+    pub force: bool,
+}
+
+/// Decides, and unless it is a dry run writes the decision down: one record, signed by the owner.
+///
+/// # Errors
+/// `Conflict` if the clock looks wrong, a host would lose its last snapshot, or a named snapshot is pinned. Nothing is changed then.
+pub fn run(vault: &Vault, owner: &OwnerKeys, now_ns: i128, options: &Options) -> Result<Report> {
+    let journal = Journal::load(vault, Some(&owner.sign.public()))?;
+    if let Some(finding) = journal.findings.first() {
+        return Err(Error::corrupt(format!("{}: {}", finding.object, finding.text)).hint(
+            "a decision of the owner's cannot be read, so nothing is decided anew; coffre verify, and bring the object back from a copy",
+        ));
+    }
+    let (snapshots, findings) = vault.snapshots_but(owner, |id| journal.is_forgotten(id))?;
+    let pinned = pins::of(&journal, &snapshots);
+    let candidates = snapshots.iter().map(|s| candidate(vault, s, pinned.get(&s.id).copied())).collect::<Result<_>>()?;
+    let mut groups = judge(&options.policy, options.by, &options.calendar, candidates, now_ns);
+    let all = || groups.iter().flat_map(|group| &group.rows);
+    if !options.force {
+        clock::check(all(), now_ns)?;
+    }
+    let going = match options.named.is_empty() {
+        true => {
+            groups.retain_mut(|group| {
+                group.rows.retain(|row| of_hosts(row, &options.hosts));
+                !group.rows.is_empty()
+            });
+            let unkept = groups.iter().flat_map(|group| &group.rows).filter(|row| row.reasons.is_empty());
+            unkept.map(|row| row.candidate.id).collect()
+        }
+        false => named(&snapshots, &pinned, &options.named)?,
+    };
+    check_last(&snapshots, &going, options.force)?;
+    let decisions = decisions(&snapshots, &going, &journal);
+    let record = match options.dry_run || going.is_empty() {
+        true => None,
+        false => Some(Journal::append(vault, owner, now_ns, decisions)?),
+    };
+    Ok(report::of(&groups, &going, options, record, findings))
+}
+
+fn candidate(vault: &Vault, s: &Snapshot, pinned: Option<Pinned>) -> Result<Candidate> {
+    let m = &s.manifest;
+    Ok(Candidate {
+        id: s.id,
+        key: s.key.clone(),
+        host: m.host.clone(),
+        paths: m.sources.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect(),
+        tags: m.tags.iter().cloned().collect(),
+        time_ns: m.time_ns,
+        duration_ns: i128::from(m.stats.duration_ns),
+        stored_ns: vault.store.stored_ns(&Key::signature(&s.key))?,
+        pinned,
+    })
+}
+
+fn of_hosts(row: &Judged, hosts: &[String]) -> bool {
+    hosts.is_empty() || hosts.iter().any(|host| *host == row.candidate.host || *host == row.candidate.key.sealer)
+}
+
+fn named(snapshots: &[Snapshot], pinned: &BTreeMap<SnapshotId, Pinned>, named: &[Selector]) -> Result<BTreeSet<SnapshotId>> {
+    let going: BTreeSet<SnapshotId> = named.iter().map(|selector| Ok(select(snapshots, selector)?.id)).collect::<Result<_>>()?;
+    match going.iter().find(|id| pinned.contains_key(id)) {
+        Some(id) => {
+            let id = id.short();
+            Err(Error::conflict(format!("snapshot {id} is pinned")).hint(format!("coffre unpin {id} first, if it is really to go")))
+        }
+        None => Ok(going),
+    }
+}
+
+/// A host is who seals, and what it calls itself.
+fn check_last(snapshots: &[Snapshot], going: &BTreeSet<SnapshotId>, force: bool) -> Result<()> {
+    let host = |s: &Snapshot| (s.key.sealer.clone(), s.manifest.host.clone());
+    let staying: BTreeSet<_> = snapshots.iter().filter(|s| !going.contains(&s.id)).map(host).collect();
+    match snapshots.iter().find(|s| going.contains(&s.id) && !staying.contains(&host(s))) {
+        Some(s) if !force => Err(Error::conflict(format!("nothing is forgotten: {} would lose its last snapshot", s.manifest.host))
+            .hint("keep one at least (--keep-last 1), or add --force if the host is to vanish from the vault")),
+        _ => Ok(()),
+    }
+}
+
+/// Forgets `going`. What their manifests pin stays pinned, by hand from now on: nobody will read them any more.
+fn decisions(snapshots: &[Snapshot], going: &BTreeSet<SnapshotId>, journal: &Journal) -> Vec<Decision> {
+    let gone = || snapshots.iter().filter(|s| going.contains(&s.id));
+    let pins: BTreeSet<SnapshotId> = gone().flat_map(|s| &s.manifest.pins).filter(|id| !journal.pins.contains_key(id)).copied().collect();
+    let pinned = snapshots.iter().filter(|s| pins.contains(&s.id) && !going.contains(&s.id));
+    let same_sealer = |s: &&Snapshot| gone().any(|gone| gone.key.sealer == s.key.sealer && gone.manifest.pins.contains(&s.id));
+    let pins = pinned.filter(same_sealer).map(|s| Decision::Pin(s.key.clone(), s.id));
+    gone().map(|s| Decision::Forget(s.key.clone(), s.id)).chain(pins).collect()
+}

@@ -1,0 +1,70 @@
+//! Pins: snapshots that nothing forgets.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{
+    error::Result,
+    format::{Decision, SnapshotId},
+    vault::{Journal, OwnerKeys, Selector, Snapshot, Vault, select},
+};
+
+/// Why a snapshot is pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pinned {
+    /// Somebody said so.
+    ByHand,
+    /// The one sealed after it looked like an accident or an attack.
+    BeforeSuspicious,
+}
+
+/// The snapshots among `all` that are pinned. What was said by hand counts most; a sealer's manifests pin snapshots of its own only.
+pub fn of(journal: &Journal, all: &[Snapshot]) -> BTreeMap<SnapshotId, Pinned> {
+    let sealers: BTreeMap<SnapshotId, &str> = all.iter().map(|s| (s.id, s.key.sealer.as_str())).collect();
+    let mut pinned = BTreeMap::new();
+    for s in all {
+        let own = s.manifest.pins.iter().filter(|id| sealers.get(id) == Some(&s.key.sealer.as_str()));
+        pinned.extend(own.map(|id| (*id, Pinned::BeforeSuspicious)));
+    }
+    for (id, by_hand) in &journal.pins {
+        match by_hand {
+            true => drop(pinned.insert(*id, Pinned::ByHand)),
+            false => drop(pinned.remove(id)),
+        }
+    }
+    pinned
+}
+
+/// What was pinned, or no longer is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Ids of the snapshots that were named.
+    pub snapshots: Vec<String>,
+    /// Whether they are pinned now.
+    pub pinned: bool,
+    /// The record that says so; `None` if all of it was so already.
+    pub record: Option<String>,
+}
+
+/// Pins snapshots, or unpins them.
+pub fn run(vault: &Vault, owner: &OwnerKeys, now_ns: i128, named: &[Selector], pin: bool) -> Result<Report> {
+    let journal = Journal::load(vault, Some(&owner.sign.public()))?;
+    let (snapshots, _) = vault.snapshots_but(owner, |id| journal.is_forgotten(id))?;
+    let pinned = of(&journal, &snapshots);
+    let named: Vec<&Snapshot> = named.iter().map(|selector| select(&snapshots, selector)).collect::<Result<_>>()?;
+    let decisions: Vec<Decision> = named
+        .iter()
+        .filter(|s| match pin {
+            true => pinned.get(&s.id) != Some(&Pinned::ByHand),
+            false => pinned.contains_key(&s.id),
+        })
+        .map(|s| if pin { Decision::Pin(s.key.clone(), s.id) } else { Decision::Unpin(s.key.clone(), s.id) })
+        .collect();
+    let record = match decisions.is_empty() {
+        true => None,
+        false => Some(Journal::append(vault, owner, now_ns, decisions)?),
+    };
+    Ok(Report { snapshots: named.iter().map(|s| s.id.to_string()).collect(), pinned: pin, record })
+}

@@ -1,0 +1,177 @@
+//! Prune: frees what no wanted snapshot needs, in two phases with a grace between them (docs/FORMAT.md section 7.1).
+//!
+//! gather → settle what is due → mark → plan → compact → condemn. Only `settle` deletes, and only what a signed record condemned. Whoever is
+//! interrupted begins again: what was written and not signed is loose, and goes later.
+
+mod compact;
+mod condemn;
+mod facts;
+mod mark;
+mod plan;
+mod report;
+mod settle;
+mod table;
+mod wait;
+
+use std::collections::BTreeSet;
+
+pub use mark::{Item, Need, Tally, Trees, mark};
+pub use plan::{Fate, Limits, Plan, Totals, plan};
+pub use report::{List, Loose, Pending, Report};
+pub use table::{Holds, Marked, Pack, Table, TableBuilder};
+pub use wait::Waiting;
+
+use crate::{
+    error::Result,
+    event::{Event, Sink},
+    format::{Decision, PACK_LEN_META_MAX},
+    sys::{Cancel, Clock},
+    vault::{Journal, Reader, Vault},
+};
+
+use facts::Facts;
+use settle::Settled;
+
+/// Least time for which a loose object is left alone, in ns: a seal may be about to name it.
+const LOOSE_NS: i128 = 86_400_000_000_000;
+
+/// How to prune.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Most of what is left that may be dead, in parts of 1,000.
+    pub max_unused_permille: u64,
+    /// Most bytes of content packs that are read to be written anew.
+    pub max_rewrite: Option<u64>,
+    /// Whether small packs become larger ones.
+    pub repack_small: bool,
+    /// How long what is condemned can still come back, in seconds.
+    pub grace_secs: u64,
+    /// Whether that also holds for what was condemned before, with a longer grace.
+    pub shorten: bool,
+    /// Plan only.
+    pub dry_run: bool,
+    /// Do not wait for sealers that do not say that they know.
+    pub force: bool,
+}
+
+/// What a prune works with.
+pub struct Context<'a> {
+    /// The vault.
+    pub vault: &'a Vault,
+    /// Its content, by an owner's key.
+    pub reader: &'a Reader,
+    /// Time.
+    pub clock: &'a dyn Clock,
+    /// Where events go.
+    pub sink: &'a dyn Sink,
+    /// Stops the work.
+    pub cancel: &'a Cancel,
+    /// Threads.
+    pub workers: usize,
+}
+
+/// Prunes: deletes what is due, plans, and condemns. With a grace of nothing, deletes what it condemned if no sealer is in the way.
+///
+/// # Errors
+/// `Corrupt` or `Missing` if a record, receipt, manifest or node cannot be read; `Conflict` if a snapshot was brought back meanwhile.
+/// Nothing that a wanted snapshot needs is deleted in any case.
+pub fn run(context: &Context, options: &Options) -> Result<Report> {
+    let began = context.clock.monotonic();
+    let (mut facts, mut tally) = look(context)?;
+    let mut settled = settle::run(context, &facts, options, options.dry_run)?;
+    if settled.spared > 0 {
+        // What was spared is judged like everything else.
+        (facts, tally) = look(context)?;
+    }
+    let plan = plan(&facts.table, &limits(context, options));
+    let now_ns = context.clock.now_ns();
+    let (condemned_loose, noted_loose) = loose(&facts, options, now_ns);
+    let goes = condemn::goes(&facts, &plan, &condemned_loose);
+    let mut report = report::of(context, &facts, &plan, &tally, &goes, options)?;
+    if !options.dry_run {
+        let fresh = match goes.is_empty() {
+            true => Vec::new(),
+            false => {
+                let fresh = compact::run(context, &facts, &plan)?;
+                condemn::segments(context, &facts, &goes, fresh)?
+            }
+        };
+        report.written(context, &fresh)?;
+        let verdict = condemn::Verdict { goes, fresh };
+        let mut decisions = condemn::decisions(context, &verdict, options.grace_secs)?;
+        decisions.extend(noted_loose.into_iter().map(Decision::Loose));
+        if !decisions.is_empty() {
+            let record = Journal::append(context.vault, &context.reader.owner, context.clock.now_ns(), decisions)?;
+            report.record = (!verdict.goes.is_empty()).then_some(record);
+        }
+        if options.grace_secs == 0 && report.record.is_some() {
+            settled = settle_now(context, facts, options, settled)?;
+        } else if report.record.is_some() {
+            settled.waiting = settle::run(context, &Facts { journal: journal(context)?, ..facts }, options, true)?.waiting;
+        }
+    }
+    report.settled(settled);
+    report.seconds = (context.clock.monotonic() - began).as_secs_f64();
+    Ok(report)
+}
+
+fn journal(context: &Context) -> Result<Journal> {
+    Journal::load(context.vault, Some(&context.reader.owner.sign.public()))
+}
+
+/// Gathers the facts, and marks what wanted snapshots need.
+fn look(context: &Context) -> Result<(Facts, Tally)> {
+    let facts = facts::gather(context)?;
+    let tally = mark(&facts.table, context.reader, facts.roots(), context.workers, context.cancel)?;
+    if !tally.missing.is_empty() {
+        let text =
+            format!("{} or more chunks of content are in no pack: coffre verify --depth chunks names the files", tally.missing.len());
+        context.sink.send(Event::Warning(text));
+    }
+    Ok((facts, tally))
+}
+
+fn limits(context: &Context, options: &Options) -> Limits {
+    Limits {
+        max_unused_permille: options.max_unused_permille,
+        max_rewrite: options.max_rewrite,
+        repack_small: options.repack_small,
+        pack_len: u64::from(context.vault.config.pack_len_max),
+        meta_pack_len: u64::from(PACK_LEN_META_MAX),
+    }
+}
+
+/// Loose objects that were loose before, for long enough, and those that are only noted.
+fn loose(facts: &Facts, options: &Options, now_ns: i128) -> (BTreeSet<String>, Vec<String>) {
+    let wait = LOOSE_NS.max(i128::from(options.grace_secs) * 1_000_000_000);
+    let needed: BTreeSet<String> = (0..facts.table.packs.len())
+        .filter(|n| facts.table.holds(*n) != Holds::Nothing)
+        .map(|n| crate::store::Key::pack(&facts.table.packs[n].digest).as_str().to_owned())
+        .collect();
+    let is_old = |path: &&String| facts.journal.loose.get(*path).is_some_and(|since| now_ns >= since + wait);
+    let old = facts.loose.iter().filter(|path| !needed.contains(*path)).filter(is_old).cloned().collect();
+    let new = facts.loose.iter().filter(|path| !facts.journal.loose.contains_key(*path)).cloned().collect();
+    (old, new)
+}
+
+/// Deletes what was condemned a moment ago. Marks anew if anything came to the vault meanwhile.
+fn settle_now(context: &Context, facts: Facts, options: &Options, before: Settled) -> Result<Settled> {
+    // The facts are older than the condemnation: what is condemned is not weak in them. So they are gathered again.
+    drop(facts);
+    let (facts, _) = look(context)?;
+    let now = settle::run(context, &facts, options, false)?;
+    Ok(Settled {
+        records: before.records.into_iter().chain(now.records).collect(),
+        objects: before.objects + now.objects,
+        bytes: before.bytes + now.bytes,
+        spared: before.spared + now.spared,
+        waiting: now.waiting,
+    })
+}
+
+/// What waits: forgotten snapshots that can still come back, and what is condemned.
+pub fn list(context: &Context) -> Result<List> {
+    let facts = facts::gather(context)?;
+    let settled = settle::look(context, &facts)?;
+    Ok(report::list(&facts, settled.waiting))
+}

@@ -1,0 +1,154 @@
+//! What prune planned and did, for people and scripts.
+
+use serde::Serialize;
+
+use crate::{
+    error::Result,
+    format::Line,
+    ops::prune::{
+        Context, Options, Waiting,
+        facts::Facts,
+        mark::Tally,
+        plan::{Plan, Totals},
+        settle::Settled,
+    },
+    store::Key,
+    sys,
+};
+
+/// Objects that nothing names.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Loose {
+    /// How many.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A prune.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+    /// Wanted snapshots, from which everything else follows.
+    pub snapshots: u64,
+    /// Forgotten snapshots whose objects go now.
+    pub forgotten: u64,
+    /// Chunks that the index knows.
+    pub chunks: u64,
+    /// Directory nodes that were read.
+    pub nodes: u64,
+    /// The plan.
+    pub plan: Totals,
+    /// Objects that are condemned: packs, segments, manifests.
+    pub condemned_objects: u64,
+    /// Their bytes.
+    pub condemned_bytes: u64,
+    /// Objects that take their place.
+    pub written_objects: u64,
+    /// Their bytes.
+    pub written_bytes: u64,
+    /// The record that condemns; `None` if nothing goes.
+    pub record: Option<String>,
+    /// How long what is condemned can still come back, in seconds.
+    pub grace_secs: u64,
+    /// Objects that were deleted, of earlier condemnations mostly.
+    pub deleted_objects: u64,
+    /// Their bytes.
+    pub deleted_bytes: u64,
+    /// Objects that were condemned and are needed after all.
+    pub spared_objects: u64,
+    /// Records that were carried out.
+    pub settled: Vec<String>,
+    /// What was condemned and waits.
+    pub waiting: Vec<Waiting>,
+    /// What seals that died left; it goes when it is old enough.
+    pub loose: Loose,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+pub(super) fn of(context: &Context, facts: &Facts, plan: &Plan, tally: &Tally, goes: &[Line], options: &Options) -> Result<Report> {
+    let len = |path: &str| facts.len(context, path).map(|len| len.unwrap_or(0));
+    Ok(Report {
+        dry_run: options.dry_run,
+        snapshots: facts.live.len() as u64,
+        forgotten: goes.iter().filter(|line| line.path.starts_with("snaps/")).count() as u64,
+        chunks: facts.table.chunks() as u64,
+        nodes: tally.nodes,
+        plan: plan.totals.clone(),
+        condemned_objects: goes.len() as u64,
+        condemned_bytes: goes.iter().map(|line| len(&line.path)).sum::<Result<_>>()?,
+        written_objects: 0,
+        written_bytes: 0,
+        record: None,
+        grace_secs: options.grace_secs,
+        deleted_objects: 0,
+        deleted_bytes: 0,
+        spared_objects: 0,
+        settled: Vec::new(),
+        waiting: Vec::new(),
+        loose: Loose { objects: facts.loose.len() as u64, bytes: facts.loose.iter().map(|path| len(path)).sum::<Result<_>>()? },
+        seconds: 0.0,
+    })
+}
+
+impl Report {
+    pub(super) fn written(&mut self, context: &Context, fresh: &[Line]) -> Result<()> {
+        for line in fresh {
+            if let Some(key) = Key::parse(&line.path) {
+                self.written_bytes += context.vault.store.stat(&key)?.unwrap_or(0);
+            }
+        }
+        self.written_objects = fresh.len() as u64;
+        Ok(())
+    }
+
+    pub(super) fn settled(&mut self, settled: Settled) {
+        self.deleted_objects = settled.objects;
+        self.deleted_bytes = settled.bytes;
+        self.spared_objects = settled.spared;
+        self.settled = settled.records;
+        self.waiting = settled.waiting;
+    }
+}
+
+/// A forgotten snapshot that can still come back.
+#[derive(Clone, Debug, Serialize)]
+pub struct Pending {
+    /// Id.
+    pub id: String,
+    /// Sealer and number.
+    pub snapshot: String,
+    /// When it was forgotten.
+    pub forgotten: String,
+    /// Until when it can come back for certain; `None` if no prune has condemned its objects yet.
+    pub until: Option<String>,
+}
+
+/// What waits.
+#[derive(Clone, Debug, Serialize)]
+pub struct List {
+    /// Forgotten snapshots that can still come back.
+    pub snapshots: Vec<Pending>,
+    /// What is condemned and not deleted yet.
+    pub waiting: Vec<Waiting>,
+}
+
+pub(super) fn list(facts: &Facts, waiting: Vec<Waiting>) -> List {
+    let earliest = facts.journal.condemnations.iter().filter(|c| !c.settled);
+    let until = |since_ns: i128| earliest.clone().filter(|c| c.time_ns >= since_ns).map(crate::vault::Condemnation::due_ns).min();
+    let forgotten = facts.journal.forgotten.iter().filter(|(_, forgotten)| !forgotten.gone);
+    let mut rows: Vec<_> = forgotten.collect();
+    rows.sort_by_key(|(_, forgotten)| forgotten.key.clone());
+    let snapshots = rows
+        .into_iter()
+        .map(|(id, forgotten)| Pending {
+            id: id.to_string(),
+            snapshot: forgotten.key.to_string(),
+            forgotten: sys::utc_text(forgotten.since_ns),
+            until: until(forgotten.since_ns).map(sys::utc_text),
+        })
+        .collect();
+    List { snapshots, waiting }
+}

@@ -1,0 +1,81 @@
+//! What the owner condemned: it may be there or not, and is no damage either way.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::{Digest, Line, SnapshotId},
+    ops::verify::Report,
+    store::Key,
+    vault::{Finding, Journal, Vault},
+};
+
+/// The owner's decisions, as far as they say what should be there.
+#[derive(Default)]
+pub struct Pruned {
+    /// Paths of objects that were condemned and not spared.
+    condemned: HashSet<String>,
+    /// What took their place.
+    fresh: Vec<Line>,
+    /// Snapshots that are not wanted.
+    forgotten: HashSet<SnapshotId>,
+}
+
+impl Pruned {
+    /// Reads `gc/`. What is wrong there is noted in `damage`.
+    ///
+    /// `owner` is the owner's public key as this host knows it.
+    pub fn load(vault: &Vault, owner: Option<&str>, damage: &mut Vec<Finding>) -> Result<Self> {
+        let journal = match Journal::load(vault, owner) {
+            Ok(journal) => journal,
+            // That there are no signers is a finding of its own.
+            Err(e) if is_damage(&e) => return Ok(Self::default()),
+            Err(e) => return Err(e),
+        };
+        damage.extend(journal.findings.iter().cloned());
+        let mut pruned = Self { forgotten: journal.forgotten.keys().copied().collect(), ..Self::default() };
+        for condemnation in &journal.condemnations {
+            match journal.condemned(vault, condemnation) {
+                Ok(lines) => pruned.condemned.extend(lines.into_iter().map(|line| line.path)),
+                Err(e) if is_damage(&e) => damage.push(Finding::new(Journal::list_key(&condemnation.list).as_str(), e.chain())),
+                Err(e) => return Err(e),
+            }
+            match journal.fresh(vault, condemnation) {
+                Ok(lines) => pruned.fresh.extend(lines),
+                Err(e) if is_damage(&e) => {
+                    let list = condemnation.fresh.as_ref().map(|list| Journal::list_key(list).to_string());
+                    damage.push(Finding::new(list.unwrap_or_default(), e.chain()));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(pruned)
+    }
+
+    /// Whether the object may be gone.
+    pub fn is_condemned(&self, path: &str) -> bool {
+        self.condemned.contains(path)
+    }
+
+    /// Whether the snapshot is not wanted.
+    pub fn is_forgotten(&self, id: &SnapshotId) -> bool {
+        self.forgotten.contains(id)
+    }
+
+    /// Takes what was condemned out of what should be there, and puts in what took its place.
+    pub fn apply(&self, listed: &mut BTreeMap<Key, Digest>) {
+        listed.extend(self.fresh.iter().filter_map(|line| Some((Key::parse(&line.path)?, line.digest))));
+        listed.retain(|key, _| !self.is_condemned(key.as_str()));
+    }
+
+    /// Takes out of a report what was forgotten or condemned while it was made.
+    pub fn excuse(&self, report: &mut Report) {
+        report.damage.retain(|finding| !self.is_condemned(&finding.object));
+        let ids: HashSet<String> = self.forgotten.iter().map(ToString::to_string).collect();
+        report.damaged_files.retain(|file| !ids.contains(&file.snapshot));
+    }
+}
+
+fn is_damage(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported)
+}

@@ -1,0 +1,234 @@
+//! A folder of a WebDAV server (RFC 4918).
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+};
+
+use zeroize::Zeroizing;
+
+use crate::{
+    error::{Error, Result},
+    format::hex,
+    store::{
+        place::Url,
+        remote::{
+            Attempt, Backend, Failure, Page, Put, Settings,
+            credentials::{basic, netrc},
+            http::{Answer, Http, Request, encoded, refused},
+            xml,
+        },
+    },
+    sys,
+};
+
+/// Longest list accepted, in bytes.
+const LIST_MAX: usize = 256 << 20;
+/// Deepest folder looked into; a vault has four levels.
+const DEPTH_MAX: usize = 8;
+
+/// A folder of a server.
+pub struct WebDav {
+    http: Http,
+    /// `https://host:port`
+    server: String,
+    /// The folder's path, encoded, with a slash at both ends.
+    folder: String,
+    authorization: Option<Zeroizing<String>>,
+    shown: String,
+    made: Mutex<HashSet<String>>,
+}
+
+impl WebDav {
+    /// `webdav://[USER@]HOST[:PORT]/PATH`, by https; `webdav+http://…` without encryption. The password is never part of it.
+    pub fn open(url: &Url, settings: Arc<Settings>) -> Result<Self> {
+        url.only(&[])?;
+        let env = settings.env;
+        let scheme = if url.scheme == "webdav+http" { "http" } else { "https" };
+        let host = url.host.split(':').next().unwrap_or_default();
+        let user = url.user.clone().or_else(|| env("COFFRE_WEBDAV_USER"));
+        let file = env("NETRC").or_else(|| env("HOME").map(|home| format!("{home}/.netrc")));
+        let known = file.and_then(|path| std::fs::read_to_string(path).ok()).and_then(|text| netrc(&text, host));
+        let login = match (user, env("COFFRE_WEBDAV_PASSWORD")) {
+            (Some(user), Some(password)) => Some((user, password)),
+            (user, _) => known.filter(|(login, _)| user.is_none_or(|user| user == *login)),
+        };
+        Ok(Self {
+            http: Http::new(settings.clone())?,
+            server: format!("{scheme}://{}", url.host),
+            folder: encoded(&format!("/{}", url.folder()), false),
+            authorization: login.map(|(user, password)| Zeroizing::new(basic(&user, &password))),
+            shown: format!("{}://{}/{}", url.scheme, url.host, url.folder()).trim_end_matches('/').to_owned(),
+            made: Mutex::default(),
+        })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{}{}", self.server, self.folder, encoded(path, false))
+    }
+
+    fn call(
+        &self,
+        method: &'static str,
+        url: String,
+        mut headers: Vec<(&'static str, String)>,
+        body: Option<&[u8]>,
+        max: usize,
+    ) -> Attempt<Answer> {
+        headers.extend(self.authorization.as_ref().map(|value| ("authorization", value.to_string())));
+        self.http.call(&Request { method, url, headers, body, answer_max: max })
+    }
+
+    /// Makes the folders of `path`, this one's own and those above it among them.
+    fn make_folders(&self, path: &str) -> Attempt<()> {
+        let whole = format!("{}{}", self.folder, encoded(path, false));
+        let ends: Vec<usize> = whole.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0).collect();
+        // From the innermost up to the first that is there, then down again.
+        let mut missing = Vec::new();
+        for end in ends.iter().rev() {
+            let folder = &whole[..=*end];
+            if self.made().contains(folder) {
+                break;
+            }
+            let answer = self.call("MKCOL", format!("{}{folder}", self.server), Vec::new(), None, LIST_MAX)?;
+            match answer.status {
+                // 405: it is there.
+                200 | 201 | 301 | 405 => {
+                    self.made().insert(folder.to_owned());
+                    break;
+                }
+                409 | 403 | 404 => missing.push((folder.to_owned(), answer.status)),
+                status => return Err(refused(status, "MKCOL")),
+            }
+        }
+        for (folder, _) in missing.into_iter().rev() {
+            let answer = self.call("MKCOL", format!("{}{folder}", self.server), Vec::new(), None, LIST_MAX)?;
+            match answer.status {
+                200 | 201 | 301 | 405 => drop(self.made().insert(folder)),
+                status => return Err(refused(status, "MKCOL")),
+            }
+        }
+        Ok(())
+    }
+
+    fn made(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.made.lock().expect("nobody panics while holding the folders")
+    }
+
+    /// What lies in one folder: files with lengths, and folders with a slash at their end. `None` if there is no such folder.
+    fn folder(&self, path: &str) -> Attempt<Option<Vec<(String, u64)>>> {
+        let body = br#"<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>"#;
+        let slash = if path.is_empty() { "" } else { "/" };
+        let headers = vec![("depth", "1".to_owned()), ("content-type", "application/xml".to_owned())];
+        let answer = self.call("PROPFIND", format!("{}{slash}", self.url(path)), headers, Some(body), LIST_MAX)?;
+        match answer.status {
+            207 => (),
+            404 => return Ok(None),
+            status => return Err(refused(status, "PROPFIND")),
+        }
+        let (mut found, text) = (Vec::new(), String::from_utf8_lossy(&answer.body).into_owned());
+        xml::each(&text, "response", |entry| {
+            let href = xml::text(entry, "href").unwrap_or_default();
+            let is_folder = xml::has(entry, "collection");
+            let name = href.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+            let own =
+                href.trim_end_matches('/').ends_with(&format!("{}{}", self.folder, encoded(path, false)).trim_end_matches('/').to_owned());
+            let whole = if path.is_empty() { decoded(name) } else { format!("{path}/{}", decoded(name)) };
+            match (is_folder, xml::text(entry, "getcontentlength").and_then(|len| len.parse().ok())) {
+                (true, _) if !own => found.push((format!("{whole}/"), 0)),
+                (false, Some(len)) => found.push((whole, len)),
+                _ => (),
+            }
+        });
+        Ok(Some(found))
+    }
+}
+
+fn decoded(name: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = name.as_bytes();
+    while let [first, more @ ..] = rest {
+        let digits = more.get(..2).and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 16).ok()).filter(|_| *first == b'%');
+        bytes.push(digits.unwrap_or(*first));
+        rest = if digits.is_some() { &more[2..] } else { more };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl Backend for WebDav {
+    fn put(&self, path: &str, bytes: &[u8]) -> Attempt<Put> {
+        let (above, _) = path.rsplit_once('/').map_or(("", path), |(above, name)| (above, name));
+        let above = if above.is_empty() { String::new() } else { format!("{above}/") };
+        self.make_folders(&above)?;
+        // Under another name first: readers would see the beginning of an object that is still being written.
+        let random: [u8; 8] = sys::random().map_err(Failure::lasting)?;
+        let unfinished = format!("{above}.tmp-{}", hex(&random));
+        let answer = self.call("PUT", self.url(&unfinished), Vec::new(), Some(bytes), LIST_MAX)?;
+        match answer.status {
+            200 | 201 | 204 => (),
+            404 | 409 => {
+                // Somebody removed the folder: it is made again at the next attempt.
+                self.made().clear();
+                return Err(Failure::passing(Error::unavailable(format!("the folder {above} is gone"))));
+            }
+            status => return Err(refused(status, "PUT")),
+        }
+        let headers = vec![("destination", self.url(path)), ("overwrite", "F".to_owned())];
+        let moved = self.call("MOVE", self.url(&unfinished), headers, None, LIST_MAX);
+        let outcome = match moved.map(|answer| answer.status) {
+            Ok(200 | 201 | 204) => return Ok(Put::Done),
+            Ok(412) => Ok(Put::Exists),
+            Ok(status) => Err(refused(status, "MOVE")),
+            Err(failure) => Err(failure),
+        };
+        let _ = self.delete(&unfinished);
+        outcome
+    }
+
+    fn get(&self, path: &str, offset: u64, len: usize) -> Attempt<Option<Vec<u8>>> {
+        let range = format!("bytes={offset}-{}", offset.saturating_add(len as u64 - 1));
+        let answer = self.call("GET", self.url(path), vec![("range", range)], None, LIST_MAX)?;
+        match answer.status {
+            206 => Ok(Some(answer.body)),
+            200 => {
+                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(answer.body.len());
+                let to = from.saturating_add(len).min(answer.body.len());
+                Ok(Some(answer.body[from..to].to_vec()))
+            }
+            416 => Ok(Some(Vec::new())),
+            404 | 405 => Ok(None),
+            status => Err(refused(status, "GET")),
+        }
+    }
+
+    fn stat(&self, path: &str) -> Attempt<Option<u64>> {
+        let body = br#"<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>"#;
+        let headers = vec![("depth", "0".to_owned()), ("content-type", "application/xml".to_owned())];
+        let answer = self.call("PROPFIND", self.url(path), headers, Some(body), LIST_MAX)?;
+        match answer.status {
+            207 => {
+                let text = String::from_utf8_lossy(&answer.body);
+                let len = xml::text(&text, "getcontentlength").and_then(|len| len.parse().ok());
+                Ok(len.filter(|_| !xml::has(&text, "collection")))
+            }
+            301 | 404 => Ok(None),
+            status => Err(refused(status, "PROPFIND")),
+        }
+    }
+
+    fn list(&self, folder: &str, _: Option<&str>) -> Attempt<Page> {
+        super::list_folders(folder, DEPTH_MAX, &|path| self.folder(path))
+    }
+
+    fn delete(&self, path: &str) -> Attempt<()> {
+        let answer = self.call("DELETE", self.url(path), Vec::new(), None, LIST_MAX)?;
+        match answer.status {
+            200 | 204 | 404 => Ok(()),
+            status => Err(refused(status, "DELETE")),
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.shown.clone()
+    }
+}

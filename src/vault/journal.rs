@@ -1,0 +1,301 @@
+//! The journal below `gc/`: what the owner decided, record by record, and what that amounts to.
+//!
+//! Only ever added to. A record counts once the owner's signature of it is there; what two owners write at the same moment both
+//! counts, and where they disagree, what keeps wins.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::{Decision, Digest, GC_RECORD_LEN_MAX, GcRecord, Line, Receipt, SnapshotId, SnapshotKey, digest, hex},
+    store::{self, Key},
+    vault::{Finding, OwnerKeys, PUBLIC_LEN_MAX, SignerList, Vault, sign},
+};
+
+/// Namespace of the owner's signatures below `gc/`.
+const NAMESPACE: &str = "coffre-gc-v1";
+/// Longest list of objects accepted, in bytes: room for half a million.
+const LIST_LEN_MAX: usize = 64 << 20;
+
+/// A snapshot that is no longer wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Its place.
+    pub key: SnapshotKey,
+    /// When that was decided, ns since 1970.
+    pub since_ns: i128,
+    /// Whether deletion has begun: it cannot come back.
+    pub gone: bool,
+}
+
+/// Objects that are to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condemnation {
+    /// The name of the record that says so.
+    pub record: String,
+    /// The hash of that record, as receipts name it.
+    pub digest: Digest,
+    /// The record's number.
+    pub seq: u64,
+    /// When it was decided, ns since 1970.
+    pub time_ns: i128,
+    /// What must have passed since then, in seconds.
+    pub grace_secs: u64,
+    /// The list of what goes.
+    pub list: Digest,
+    /// The list of what takes its place.
+    pub fresh: Option<Digest>,
+    /// Whether all of it is deleted, or spared.
+    pub settled: bool,
+}
+
+impl Condemnation {
+    /// The earliest moment at which it may be carried out, ns since 1970.
+    pub fn due_ns(&self) -> i128 {
+        self.time_ns + i128::from(self.grace_secs) * 1_000_000_000
+    }
+
+    /// Where its record lies.
+    pub fn key(&self) -> Key {
+        record_key(&self.record)
+    }
+}
+
+/// What all records together say.
+#[derive(Clone, Debug, Default)]
+pub struct Journal {
+    /// Snapshots that are no longer wanted.
+    pub forgotten: BTreeMap<SnapshotId, Forgotten>,
+    /// Snapshots that were pinned by hand (true) or explicitly not (false). Others may be pinned by what was sealed after them.
+    pub pins: BTreeMap<SnapshotId, bool>,
+    /// What was condemned, oldest first.
+    pub condemnations: Vec<Condemnation>,
+    /// Objects that were condemned and are needed after all.
+    pub spared: BTreeSet<String>,
+    /// Objects that nothing named, and since when that is known, ns since 1970.
+    pub loose: BTreeMap<String, i128>,
+    /// The names of all records that count.
+    pub records: BTreeSet<String>,
+    /// Records that do not count, and why.
+    pub findings: Vec<Finding>,
+    said_gone: BTreeSet<(u64, SnapshotId)>,
+    last_seq: u64,
+}
+
+fn record_key(name: &str) -> Key {
+    Key::fixed(format!("gc/{name}.txt"))
+}
+
+fn list_key(list: &Digest) -> Key {
+    Key::fixed(format!("gc/{}.b3", hex(list.as_bytes())))
+}
+
+/// The name in the path of a record's signature.
+fn signed_name(key: &Key) -> Option<&str> {
+    let name = key.as_str().strip_prefix("gc/")?.strip_suffix(".txt.sig")?;
+    GcRecord::seq(name).map(|_| name)
+}
+
+impl Journal {
+    /// Reads all records of `vault`: a listing, and two small reads and 30 µs each.
+    ///
+    /// `owner` is the owner's public key as this reader knows it; else the list of signers says.
+    pub fn load(vault: &Vault, owner: Option<&str>) -> Result<Self> {
+        let names: Vec<String> =
+            store::list_all(&*vault.store, "gc")?.iter().filter_map(|(key, _)| signed_name(key)).map(str::to_owned).collect();
+        let mut journal = Self::default();
+        if names.is_empty() {
+            return Ok(journal);
+        }
+        let signers = match owner {
+            Some(_) => None,
+            None => Some(SignerList::load(&*vault.store, None)?),
+        };
+        let owner = owner.or(signers.as_ref().and_then(|list| list.signers.owner())).unwrap_or_default();
+        let mut records: BTreeMap<u64, Vec<(String, Digest, GcRecord)>> = BTreeMap::new();
+        for name in names {
+            journal.last_seq = journal.last_seq.max(GcRecord::seq(&name).unwrap_or(0));
+            match read_record(vault, owner, &name) {
+                Ok((digest, record)) => {
+                    journal.records.insert(name.clone());
+                    records.entry(GcRecord::seq(&name).unwrap_or(0)).or_default().push((name, digest, record));
+                }
+                Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported) => {
+                    journal.findings.push(Finding::new(record_key(&name).as_str(), e.chain()));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        for same_moment in records.into_values() {
+            // What keeps comes after what does not, and so wins; what is gone is only what nobody kept.
+            for turn in 0..3 {
+                for (name, digest, record) in &same_moment {
+                    record.decisions.iter().filter(|d| turn_of(d) == turn).for_each(|d| journal.take(name, *digest, record.time_ns, d));
+                }
+            }
+        }
+        Ok(journal)
+    }
+
+    fn take(&mut self, name: &str, digest: Digest, time_ns: i128, decision: &Decision) {
+        match decision {
+            Decision::Forget(key, id) => {
+                self.forgotten.entry(*id).or_insert(Forgotten { key: key.clone(), since_ns: time_ns, gone: false });
+            }
+            Decision::Undelete(_, id) => {
+                if self.forgotten.get(id).is_some_and(|forgotten| !forgotten.gone) {
+                    self.forgotten.remove(id);
+                }
+            }
+            Decision::Pin(_, id) => drop(self.pins.insert(*id, true)),
+            Decision::Unpin(_, id) => drop(self.pins.insert(*id, false)),
+            Decision::Gone(_, id) => {
+                self.said_gone.insert((GcRecord::seq(name).unwrap_or(0), *id));
+                if let Some(forgotten) = self.forgotten.get_mut(id) {
+                    forgotten.gone = true;
+                }
+            }
+            Decision::Condemn { list, fresh, grace_secs } => self.condemnations.push(Condemnation {
+                record: name.to_owned(),
+                digest,
+                seq: GcRecord::seq(name).unwrap_or(0),
+                time_ns,
+                grace_secs: *grace_secs,
+                list: *list,
+                fresh: *fresh,
+                settled: false,
+            }),
+            Decision::Settled(name) => {
+                self.condemnations.iter_mut().filter(|c| c.record == *name).for_each(|c| c.settled = true);
+            }
+            Decision::Spare(path) => drop(self.spared.insert(path.clone())),
+            Decision::Loose(path) => drop(self.loose.entry(path.clone()).or_insert(time_ns)),
+        }
+    }
+
+    /// The highest number that a record has, one that does not count among them.
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// Whether the snapshot is no longer wanted.
+    pub fn is_forgotten(&self, id: &SnapshotId) -> bool {
+        self.forgotten.contains_key(id)
+    }
+
+    /// Whether the snapshot's objects are being deleted, or are deleted.
+    pub fn is_gone(&self, id: &SnapshotId) -> bool {
+        self.forgotten.get(id).is_some_and(|forgotten| forgotten.gone)
+    }
+
+    /// Whether a record of the same number as `name` says that the snapshot is gone.
+    pub fn is_said_gone_beside(&self, name: &str, id: &SnapshotId) -> bool {
+        GcRecord::seq(name).is_some_and(|seq| self.said_gone.contains(&(seq, *id)))
+    }
+
+    /// Whether a record that is not signed (not yet, or its writer died) says that the snapshot is gone. Anybody can write such a one.
+    pub fn is_unsigned_gone(vault: &Vault, id: &SnapshotId) -> Result<bool> {
+        let keys: BTreeSet<Key> = store::list_all(&*vault.store, "gc")?.into_iter().map(|(key, _)| key).collect();
+        let unsigned = keys.iter().filter(|key| key.as_str().ends_with(".txt") && !keys.contains(&Key::fixed(format!("{key}.sig"))));
+        for key in unsigned {
+            let record = store::get_all(&*vault.store, key, GC_RECORD_LEN_MAX).and_then(|bytes| GcRecord::decode(&bytes, vault.config.id));
+            if record.is_ok_and(|record| record.decisions.iter().any(|d| matches!(d, Decision::Gone(_, gone) if gone == id))) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The objects that a condemnation names, without those that were spared: path and hash.
+    pub fn condemned(&self, vault: &Vault, condemnation: &Condemnation) -> Result<Vec<Line>> {
+        let mut lines = read_list(vault, &condemnation.list)?;
+        lines.retain(|line| !self.spared.contains(&line.path));
+        Ok(lines)
+    }
+
+    /// What was written in place of what a condemnation names.
+    pub fn fresh(&self, vault: &Vault, condemnation: &Condemnation) -> Result<Vec<Line>> {
+        condemnation.fresh.as_ref().map_or_else(|| Ok(Vec::new()), |list| read_list(vault, list))
+    }
+
+    /// Whether a new record stands below `gc/` since this was loaded. Costs a listing.
+    pub fn is_current(&self, vault: &Vault) -> Result<bool> {
+        Ok(signed_records(vault)?
+            .iter()
+            .all(|name| self.records.contains(name) || self.findings.iter().any(|f| f.object == record_key(name).as_str())))
+    }
+
+    /// Adds a record with these decisions, and returns its name. The signature is the commit.
+    pub fn append(vault: &Vault, owner: &OwnerKeys, time_ns: i128, decisions: Vec<Decision>) -> Result<String> {
+        let mut last = 0;
+        vault.store.list("gc", &mut |key, _| {
+            let name = key.file_name().trim_end_matches(".sig").trim_end_matches(".txt");
+            last = last.max(GcRecord::seq(name).unwrap_or(0));
+            Ok(())
+        })?;
+        let bytes = GcRecord { time_ns, decisions }.encode(vault.config.id);
+        let name = GcRecord::name(last + 1, &bytes);
+        let signature = owner.sign.sign(NAMESPACE, &bytes)?;
+        let key = record_key(&name);
+        vault.store.put(&key, &bytes)?;
+        vault.store.put(&Key::fixed(format!("{key}.sig")), &signature)?;
+        Ok(name)
+    }
+
+    /// Stores a list of objects, for a record to name.
+    pub fn put_list(vault: &Vault, lines: Vec<Line>) -> Result<Digest> {
+        let bytes = Receipt { lines }.encode();
+        let list = digest(&bytes);
+        vault.store.put(&list_key(&list), &bytes)?;
+        Ok(list)
+    }
+
+    /// Where a list lies.
+    pub fn list_key(list: &Digest) -> Key {
+        list_key(list)
+    }
+}
+
+/// The names of all records that are signed, by whomever. A listing: cheap enough to be asked every second.
+pub fn signed_records(vault: &Vault) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    vault.store.list("gc", &mut |key, _| {
+        names.extend(signed_name(&key).map(str::to_owned));
+        Ok(())
+    })?;
+    Ok(names)
+}
+
+/// In which turn a decision is taken among those of one number.
+fn turn_of(decision: &Decision) -> u8 {
+    match decision {
+        Decision::Forget(..) | Decision::Unpin(..) | Decision::Condemn { .. } | Decision::Loose(_) => 0,
+        Decision::Undelete(..) | Decision::Pin(..) | Decision::Spare(_) | Decision::Settled(_) => 1,
+        Decision::Gone(..) => 2,
+    }
+}
+
+fn read_record(vault: &Vault, owner: &str, name: &str) -> Result<(Digest, GcRecord)> {
+    let key = record_key(name);
+    let bytes = store::get_all(&*vault.store, &key, GC_RECORD_LEN_MAX)?;
+    let signature = store::get_all(&*vault.store, &Key::fixed(format!("{key}.sig")), PUBLIC_LEN_MAX)?;
+    if !sign::is_signed(owner, NAMESPACE, &bytes, &signature) {
+        return Err(Error::corrupt(format!("{key} is not signed by the vault's owner")));
+    }
+    if GcRecord::seq(name).is_none_or(|seq| GcRecord::name(seq, &bytes) != name) {
+        return Err(Error::corrupt(format!("{key} is not what its name says")));
+    }
+    Ok((digest(&bytes), GcRecord::decode(&bytes, vault.config.id)?))
+}
+
+fn read_list(vault: &Vault, list: &Digest) -> Result<Vec<Line>> {
+    let key = list_key(list);
+    let bytes = store::get_all(&*vault.store, &key, LIST_LEN_MAX)?;
+    if digest(&bytes) != *list {
+        return Err(Error::corrupt(format!("{key} is not what its name says")));
+    }
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(Receipt::decode(&bytes)?.lines)
+}
