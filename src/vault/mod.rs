@@ -53,8 +53,6 @@ pub use signers::SignerList;
 pub use snapshots::{Snapshot, from_manifest, judge_snapshot, load_snapshot, sort};
 pub use state::StateDir;
 pub use ways::{Card, WayFile, find_way, way_files};
-pub use write::{CommitFacts, Honour, NewSnapshot, Writer};
-pub use ways::{WayFile, way_files};
 pub use write::{CommitFacts, Honour, Honoured, NewSnapshot, Writer};
 
 use std::sync::Arc;
