@@ -118,6 +118,7 @@ fn find_tells_each_path_once_with_the_snapshots_that_hold_it() {
         }
         found
     };
+    #[allow(clippy::type_complexity)] // a row of a table that only this test reads
     let expected = |list: &[(&str, (usize, usize, u64, u64))]| list.iter().map(|(p, f)| ((*p).to_owned(), *f)).collect::<BTreeMap<_, _>>();
     assert_eq!(found(&["conf"]), expected(&[("conf", (0, 3, 4, 4))]));
     assert_eq!(found(&["gone"]), expected(&[("gone", (0, 0, 1, 1))]));

@@ -77,6 +77,7 @@ impl Owner {
 /// How a prune goes, by chance.
 pub fn prune_options(dice: &mut Dice) -> prune::Options {
     prune::Options {
+        shorten: false,
         max_unused_permille: [0, 50, 500][dice.below(3)],
         max_rewrite: None,
         repack_small: dice.chance(30),
