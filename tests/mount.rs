@@ -318,6 +318,37 @@ fn readable(folder: &Path, source: &Path, names: &[String]) -> (Vec<String>, Vec
     (good.into_iter().cloned().collect(), bad.into_iter().cloned().collect())
 }
 
+/// The sidecar of the pack at `pack`.
+fn sidecar_of(home: &Home, pack: &Path) -> PathBuf {
+    let name = pack.file_stem().unwrap().to_str().unwrap();
+    home.vault().join(format!("parity/{}/{name}.par", &name[..2]))
+}
+
+#[test]
+fn a_pack_that_parity_can_mend_is_read_whole_said_once_and_left_alone() {
+    let home = Home::new();
+    let names: Vec<String> = (0..24).map(|n| format!("file-{n:02}")).collect();
+    for (n, name) in names.iter().enumerate() {
+        tree::write(home.source().join(name), tree::noise(n as u64, 300_000));
+    }
+    home.seal();
+    let pack = home.objects("packs", ".age").into_iter().max_by_key(|p| fs::metadata(p).unwrap().len()).unwrap();
+    let mut hurt = fs::read(&pack).unwrap();
+    let len = hurt.len();
+    for place in [len / 3, len / 2, len - 100_000] {
+        hurt[place] ^= 0x10;
+    }
+    fs::write(&pack, &hurt).unwrap();
+    let mounted = Mounted::start(&home, &[]);
+    let (good, bad) = readable(&mounted.latest(&home.source()), &home.source(), &names);
+    assert_eq!((good.len(), bad), (names.len(), Vec::new()));
+    let name = pack.file_name().unwrap().to_str().unwrap();
+    let said = mounted.said();
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains(name)).collect();
+    assert!(matches!(lines[..], [line] if line.contains("3 places") && line.contains("mended in memory")), "{said}");
+    assert!(fs::read(&pack).unwrap() == hurt, "nothing is written");
+}
+
 #[test]
 fn a_damaged_pack_costs_its_own_files_only_and_heals_when_it_comes_back() {
     let home = Home::new();
@@ -331,6 +362,8 @@ fn a_damaged_pack_costs_its_own_files_only_and_heals_when_it_comes_back() {
     let mut hurt = whole.clone();
     let middle = hurt.len() / 2;
     hurt[middle] ^= 0x10;
+    // With its sidecar one bit would cost nothing: see below.
+    fs::remove_file(sidecar_of(&home, &pack)).unwrap();
 
     for (what, damage) in [("one bit", Some(&hurt[..])), ("cut short", Some(&whole[..middle])), ("gone", None)] {
         match damage {

@@ -16,11 +16,11 @@ use coffre::{
         repair::{self, Context, How, Repaired, Scope},
         verify::Depth,
     },
-    store::{Key, Local, Memory, Store},
+    store::{Fault, Faulty, Key, Local, Memory, Store},
     sys::Cancel,
     vault::{self, Way},
 };
-use common::library::{Host, Tree, copy_of, identity, noise, objects, temp, write_files};
+use common::library::{Hooked, Host, Tree, copy_of, identity, noise, objects, temp, write_files};
 use proptest::prelude::*;
 
 /// A vault with parity, of two snapshots, and what it holds.
@@ -284,6 +284,31 @@ fn on_a_disk_the_damaged_object_is_replaced_at_once() {
         assert_eq!(std::fs::read(dir.join("vault/damaged").join(key.as_str())).unwrap(), bytes);
     }
     assert!(host.verify(Depth::Chunks).unwrap().is_clean());
+}
+
+/// A repair that dies at any call of a store that replaces step by step is taken up by the next one.
+#[test]
+fn a_repair_that_dies_is_taken_up_by_the_next() {
+    let subject = subject();
+    let (pack, manifest) = (subject.pack(), subject.of_kind("snaps/").remove(0));
+    for n in 0.. {
+        let store = copy_of(&subject.store);
+        store.damage(&pack, |bytes| bytes[SHARD_LEN * 3] ^= 1);
+        store.damage(&manifest, |bytes| bytes[9] ^= 1);
+        let faulty = Arc::new(Faulty::new(store.clone()));
+        faulty.set(Some(Fault::CrashAt(n)));
+        // This one has no `replace` of its own.
+        let by_steps = Arc::new(Hooked { inner: faulty, prefix: "", suffix: "", hook: Mutex::default() });
+        let cancel = Cancel::default();
+        let context = Context { store: by_steps, from: &[], owner: None, sink: &Silent, cancel: &cancel };
+        let died = repair::run(&context, &Scope::Everything).is_err();
+        assert_eq!(repaired(&store, &[]).lost, [], "died at call {n}");
+        assert_whole(&store, &subject.whole, &format!("died at call {n}"));
+        if !died {
+            assert!(n > 50, "{n} calls");
+            break;
+        }
+    }
 }
 
 /// What a repair may leave of a pack: what it was, or, beyond the budget, what it is.

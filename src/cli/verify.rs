@@ -120,9 +120,15 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     });
     let hint = match (report.damaged_files.is_empty(), has_key, report.damaged_objects()) {
         (_, _, 0) => "every line above says what to do about it",
-        (true, false, _) => "copy what is named above back from another copy of the vault; with an owner's key verify names the files too",
-        (true, true, _) => "no file is lost with it; copy what is named above back from another copy of the vault if there is one",
-        (false, _, _) => "copy what is named above back from another copy of the vault; every file not named can be restored",
+        (true, false, _) => {
+            "coffre verify --repair puts right what it can, --from PLACE takes the rest from another copy of the vault; with an owner's key verify names the files too"
+        }
+        (true, true, _) => {
+            "no file is lost with it; coffre verify --repair puts right what it can, --from PLACE takes the rest from another copy of the vault"
+        }
+        (false, _, _) => {
+            "coffre verify --repair puts right what it can, --from PLACE takes the rest from another copy of the vault; every file not named can be restored"
+        }
     };
     run.screen.error(&error.hint(hint));
     Ok(exit::DAMAGE)

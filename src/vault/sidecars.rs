@@ -53,10 +53,15 @@ pub fn make_sidecar(store: &dyn Store, config: &Config, key: &Key, wanted: &Dige
 ///
 /// Cost: the pack and its sidecar are read whole and held in memory, 5 MiB beside; 80 ms for a pack of 16 MiB.
 pub fn mend(store: &dyn Store, key: &Key, wanted: &Digest) -> Result<Mended> {
+    mend_from(store, key, key, wanted)
+}
+
+/// The same, where what is left of the pack lies at `left`.
+pub fn mend_from(store: &dyn Store, key: &Key, left: &Key, wanted: &Digest) -> Result<Mended> {
     let beside = key.sidecar().ok_or_else(|| Error::missing(format!("{key} is not of the kind that has a sidecar")))?;
     let bytes = store::get_all(store, &beside, SIDECAR_LEN_MAX)?;
     let sidecar = Sidecar::decode(&bytes).map_err(|e| e.while_doing(format!("cannot use {beside}")))?;
-    let (mut object, lost) = read_what_is_left(store, key, sidecar.shape.object_len)?;
+    let (mut object, lost) = read_what_is_left(store, left, sidecar.shape.object_len)?;
     let shards = pack::mend(&sidecar, &mut object, &lost).map_err(|e| e.while_doing(format!("cannot mend {key}")))?;
     match digest(&object) == *wanted {
         true => Ok(Mended { bytes: object, shards }),

@@ -228,7 +228,8 @@ fn a_thief_of_state_memory_and_vault_opens_no_pack_tree_or_manifest() {
     let objects = sealed_objects(&home);
     for (name, file) in &objects {
         let opened = open_whole(&unwraps, file, name);
-        match name.starts_with(&own_index) {
+        // A second copy is the same object.
+        match name.strip_prefix("parity/").unwrap_or(name).starts_with(&own_index) {
             // The one thing that it may: which chunks its domain has. No content, no names.
             true => assert!(opened.is_ok(), "{name}"),
             false => assert_eq!(opened.err().map(|e| e.kind()), Some(ErrorKind::WrongKey), "{name}"),

@@ -182,11 +182,15 @@ impl Work<'_> {
     }
 }
 
+/// The places where damaged objects of `key` are kept, the first one first.
+fn asides(key: &Key) -> impl Iterator<Item = Option<Key>> {
+    (0..1000).map(move |n| if n == 0 { Key::parse(&format!("damaged/{key}")) } else { Key::parse(&format!("damaged/{key}.{n}")) })
+}
+
 /// A free place for the damaged object of `key`.
 fn aside(store: &dyn Store, key: &Key) -> Result<Key> {
-    let place = |n: u32| if n == 0 { Key::parse(&format!("damaged/{key}")) } else { Key::parse(&format!("damaged/{key}.{n}")) };
-    for n in 0..1000 {
-        let place = place(n).ok_or_else(|| Error::bug(format!("no place for the damaged {key}")))?;
+    for place in asides(key) {
+        let place = place.ok_or_else(|| Error::bug(format!("no place for the damaged {key}")))?;
         if store.stat(&place)?.is_none() {
             return Ok(place);
         }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use crate::{
     error::{ErrorKind, Result},
     format::{Digest, Digester, digest},
-    ops::repair::{How, Scope, Work},
+    ops::repair::{How, Scope, Work, asides},
     store::{self, Key, Store},
-    vault::{Finding, is_damage, mend},
+    vault::{Finding, Mended, is_damage, mend, mend_from},
 };
 
 /// Bytes read at once.
@@ -51,12 +51,32 @@ pub fn is_sound(store: &dyn Store, key: &Key, wanted: &Digest) -> Result<bool> {
     }
 }
 
+/// A pack that is gone, from what a repair kept of it.
+fn from_aside(store: &dyn Store, key: &Key, wanted: &Digest) -> Result<Option<Mended>> {
+    if store.stat(key)?.is_some() {
+        return Ok(None);
+    }
+    for place in asides(key).flatten() {
+        if store.stat(&place)?.is_none() {
+            break;
+        }
+        if let Ok(mended) = mend_from(store, key, &place, wanted) {
+            return Ok(Some(mended));
+        }
+    }
+    Ok(None)
+}
+
 type Found = std::result::Result<(Vec<u8>, How), String>;
 
 /// The right bytes of an object, and where they came from; or why there are none.
 fn find(work: &Work, key: &Key, wanted: &Digest) -> Result<Found> {
     let mut reasons = Vec::new();
     if key.sidecar().is_some() {
+        // A repair that died where the store cannot replace at once has put it aside already.
+        if let Some(mended) = from_aside(&*work.context.store, key, wanted)? {
+            return Ok(Ok((mended.bytes, How::Parity)));
+        }
         match mend(&*work.context.store, key, wanted) {
             Ok(mended) => return Ok(Ok((mended.bytes, How::Parity))),
             Err(e) if e.kind() == ErrorKind::Missing => reasons.push("it has no sidecar".to_owned()),
