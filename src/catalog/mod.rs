@@ -20,7 +20,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    format::{ChunkId, Digest, VaultId},
+    format::{ChunkId, Digest, DomainId, VaultId},
     sys,
 };
 
@@ -103,10 +103,10 @@ fn guard<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
 
 impl Catalog {
     /// Opens the catalog of `vault` below `dir`, or starts an empty one and says why.
-    pub fn open(dir: &Path, vault: VaultId) -> Result<(Self, Option<Fresh>)> {
+    pub fn open(dir: &Path, vault: VaultId, domain: DomainId) -> Result<(Self, Option<Fresh>)> {
         sys::create_private_dir(dir).map_err(|e| Error::io(format!("cannot create {}", dir.display()), e))?;
         let why = match State::load(dir) {
-            Ok(Some(state)) if state.vault == vault => {
+            Ok(Some(state)) if (state.vault, state.domain) == (vault, domain) => {
                 let path = generation(dir, state.generation);
                 match path.join("db").is_file() {
                     true => match open_db(&path, state.dirty) {
@@ -116,19 +116,20 @@ impl Catalog {
                     false => Fresh::Missing,
                 }
             }
+            Ok(Some(state)) if state.vault == vault => Fresh::Unusable("it is that of another sealer".to_owned()),
             Ok(Some(_)) => Fresh::Unusable("it belongs to another vault".to_owned()),
             Ok(None) => Fresh::Missing,
             Err(e) => Fresh::Unusable(e.chain()),
         };
-        Ok((Self::create(dir, vault)?, Some(why)))
+        Ok((Self::create(dir, vault, domain)?, Some(why)))
     }
 
     /// Starts an empty catalog beside whatever is there; the old one goes once the new one is committed.
-    pub fn create(dir: &Path, vault: VaultId) -> Result<Self> {
+    pub fn create(dir: &Path, vault: VaultId, domain: DomainId) -> Result<Self> {
         sys::create_private_dir(dir).map_err(|e| Error::io(format!("cannot create {}", dir.display()), e))?;
         let number = generations(dir).last().map_or(1, |n| n + 1);
         let db = open_db(&generation(dir, number), false)?;
-        Self::with(db, dir, State::new(vault, number))
+        Self::with(db, dir, State::new(vault, domain, number))
     }
 
     fn with(db: sled::Db, dir: &Path, state: State) -> Result<Self> {

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    format::{SnapshotId, VaultId, is_name, unhex},
+    format::{DomainId, SnapshotId, VaultId, is_name, unhex},
     sys,
 };
 
@@ -17,6 +17,8 @@ use crate::{
 pub struct State {
     /// The vault it belongs to.
     pub vault: VaultId,
+    /// The dedup domain whose chunks and stored packs it knows.
+    pub domain: DomainId,
     /// Which of the `g<N>` folders is valid.
     pub generation: u64,
     /// Whether a writer began and did not finish.
@@ -33,8 +35,8 @@ pub struct State {
 const COMMITTED_MAX: usize = 4096;
 
 impl State {
-    pub(super) fn new(vault: VaultId, generation: u64) -> Self {
-        Self { vault, generation, dirty: false, heads: BTreeMap::new(), committed: BTreeSet::new(), honoured: BTreeSet::new() }
+    pub(super) fn new(vault: VaultId, domain: DomainId, generation: u64) -> Self {
+        Self { vault, domain, generation, dirty: false, heads: BTreeMap::new(), committed: BTreeSet::new(), honoured: BTreeSet::new() }
     }
 
     /// Notes that this host's seal `seq` is committed.
@@ -58,7 +60,13 @@ impl State {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("coffre-catalog 1\nvault {}\ngeneration {}\ndirty {}\n", self.vault, self.generation, u8::from(self.dirty));
+        let mut text = format!(
+            "coffre-catalog 2\nvault {}\ndomain {}\ngeneration {}\ndirty {}\n",
+            self.vault,
+            self.domain,
+            self.generation,
+            u8::from(self.dirty)
+        );
         for (sealer, (seq, id)) in &self.heads {
             text.push_str(&format!("head {sealer} {seq} {id}\n"));
         }
@@ -73,13 +81,14 @@ impl State {
 
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
-        if lines.next()? != "coffre-catalog 1" || lines.next_back()? != "end" {
+        if lines.next()? != "coffre-catalog 2" || lines.next_back()? != "end" {
             return None;
         }
-        let mut state = Self::new(VaultId([0; 16]), 0);
+        let mut state = Self::new(VaultId([0; 16]), DomainId([0; 16]), 0);
         for line in lines {
             match line.split(' ').collect::<Vec<_>>().as_slice() {
                 ["vault", id] => state.vault = VaultId(unhex(id)?),
+                ["domain", id] => state.domain = DomainId(unhex(id)?),
                 ["generation", n] => state.generation = n.parse().ok()?,
                 ["dirty", n] => state.dirty = *n != "0",
                 ["head", sealer, seq, id] if is_name(sealer) => {
@@ -100,7 +109,7 @@ mod tests {
 
     #[test]
     fn what_is_noted_is_read_and_a_torn_file_is_refused() {
-        let mut state = State::new(VaultId([3; 16]), 7);
+        let mut state = State::new(VaultId([3; 16]), DomainId([4; 16]), 7);
         state.heads.insert("web".into(), (4, SnapshotId::from_bytes([9; 32])));
         state.note_committed(4);
         state.honoured.insert("0000000003.1a2b3c4d5e6f7081".into());

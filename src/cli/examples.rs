@@ -109,8 +109,19 @@ pub const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     ("copy", &[("coffre copy ~/copied", "make a copy, or bring it up to date"), ("coffre copy ~/copied --verify", "compare all of it")]),
     ("key list", &[("coffre key list", "")]),
-    ("key add", &[("coffre key add --sealer web2 --output ~/web2.token", "a token for the host web2")]),
+    (
+        "key add",
+        &[
+            ("coffre key add --sealer web2 --output ~/web2.token", "a token for the host web2"),
+            ("coffre key add --new-passphrase-file ~/passphrase", "a passphrase; without the option it is asked for"),
+        ],
+    ),
     ("enroll", &[("coffre enroll ~/web2.token", "on web2, from then on a sealer")]),
+    ("key passphrase", &[("coffre key passphrase --new-passphrase-file ~/passphrase", "a new one; without the option it is asked for")]),
+    ("key kit", &[("coffre key kit > ~/kit", "the page to print, with the file of the way that was used")]),
+    ("key restore", &[("coffre key restore ~/kit", "put that file back, if the vault has lost it")]),
+    ("key rotate", &[("coffre key rotate", "")]),
+    ("key remove", &[("coffre key remove 3", "by the number that key list shows")]),
     ("catalog rebuild", &[("coffre catalog rebuild", "")]),
     (
         "completions",

@@ -3,7 +3,10 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::{File, OpenOptions},
-    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -22,7 +25,8 @@ impl PrivateCopy {
     /// An empty file called `name`, which is one name, in the directory for temporary files.
     pub fn create(name: &[u8], executable: bool) -> Result<Self> {
         let failed = |e| Error::io("cannot make a private copy for the command", e).hint("TMPDIR names the directory for it");
-        let dir = tempfile::Builder::new().prefix("coffre-").tempdir().map_err(failed)?;
+        let private = std::fs::Permissions::from_mode(0o700);
+        let dir = tempfile::Builder::new().prefix("coffre-").permissions(private).tempdir().map_err(failed)?;
         let path = dir.path().join(OsStr::from_bytes(name));
         let mode = if executable { 0o700 } else { 0o600 };
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).map_err(failed)?;
@@ -67,7 +71,7 @@ fn quoted_byte(byte: &u8) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, os::unix::fs::PermissionsExt};
+    use std::io::Write;
 
     use super::*;
 

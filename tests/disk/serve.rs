@@ -174,7 +174,7 @@ impl Filesystem for Served {
         let read = self.call("read", (ino, None), |state, half| {
             let bytes = &state.get(ino.0)?.bytes;
             let start = (offset as usize).min(bytes.len());
-            let end = (start + if half { len as usize / 2 } else { len as usize }).min(bytes.len());
+            let end = (start + if half { (len as usize).div_ceil(2) } else { len as usize }).min(bytes.len());
             Ok(bytes[start..end].to_vec())
         });
         answer!(reply, read, bytes => reply.data(&bytes));

@@ -74,13 +74,9 @@ mod tests {
 
     #[test]
     fn a_record_counts_its_own_length() {
-        for (len, record) in [(1usize, "7 k=v\n"), (90, "")] {
-            let mut records = Records::default();
-            records.add(b"k", &vec![b'v'; len]);
-            if !record.is_empty() {
-                assert_eq!(records.0, record.as_bytes());
-            }
-        }
+        let mut records = Records::default();
+        records.add(b"k", b"v");
+        assert_eq!(records.0, b"6 k=v\n");
         for len in 0..2000 {
             let mut records = Records::default();
             records.add(b"path", &vec![b'x'; len]);

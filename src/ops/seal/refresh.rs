@@ -33,7 +33,7 @@ pub struct Refreshed {
 
 /// Opens the catalog and brings it up to date, saying so in one line if there was more to do than usual.
 pub fn refresh(context: &Context) -> Result<Refreshed> {
-    let (catalog, fresh) = Catalog::open(&context.state.catalog(), context.vault.config.id)?;
+    let (catalog, fresh) = Catalog::open(&context.state.catalog(), context.vault.config.id, context.sealer.domain)?;
     let why = match &fresh {
         None => None,
         Some(Fresh::Missing) => Some("there was none".to_owned()),
@@ -68,7 +68,7 @@ pub fn refresh(context: &Context) -> Result<Refreshed> {
 
 /// Makes a new catalog from the vault; the old one goes once this one is complete.
 pub fn rebuild(context: &Context) -> Result<Refreshed> {
-    let catalog = Catalog::create(&context.state.catalog(), context.vault.config.id)?;
+    let catalog = Catalog::create(&context.state.catalog(), context.vault.config.id, context.sealer.domain)?;
     let mut refreshed = absorb(context, catalog)?;
     let (heads, honoured) = (refreshed.heads.clone(), refreshed.gone.records());
     refreshed.catalog.commit(|state| (state.heads, state.honoured) = (heads, honoured))?;
