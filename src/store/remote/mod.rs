@@ -17,7 +17,7 @@ use std::sync::{Arc, mpsc};
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    store::{Key, Store, Upload, conflict, missing, place::Url, short},
+    store::{Glimpse, Key, Store, Upload, conflict, missing, place::Url, short},
     sys,
 };
 
@@ -56,10 +56,10 @@ impl Failure {
 pub type Attempt<T> = std::result::Result<T, Failure>;
 
 /// What became of a put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Put {
-    /// The object is stored.
-    Done,
+    /// The object is stored; with its mark, if the server says it.
+    Done(Option<String>),
     /// Something is there already.
     Exists,
 }
@@ -86,6 +86,10 @@ pub trait Backend: Send + Sync + 'static {
     fn stat(&self, path: &str) -> Attempt<Option<u64>>;
     /// Lists what lies below the folder `folder` (`""` for all), from `next` on.
     fn list(&self, folder: &str, next: Option<&str>) -> Attempt<Page>;
+    /// What lies below the folder, with marks, if one request tells all of it.
+    fn glance(&self, _folder: &str) -> Attempt<Option<Vec<(String, Glimpse)>>> {
+        Ok(None)
+    }
     /// Removes an object, or nothing.
     fn delete(&self, path: &str) -> Attempt<()>;
     /// Where this is, without any secret.
@@ -165,11 +169,16 @@ impl<B: Backend> Remote<B> {
         {
             return self.settle(key, len, &bytes);
         }
+        self.send(key, bytes).map(drop)
+    }
+
+    /// Sends `bytes` without a look for what may be there. Returns the server's mark of them.
+    fn send(&self, key: &Key, bytes: Arc<[u8]>) -> Result<Option<String>> {
         let (path, sent) = (key.as_str().to_owned(), bytes.clone());
         match self.persist(&format!("write {key}"), move |b| b.put(&path, &sent))? {
-            Put::Done => Ok(()),
+            Put::Done(tag) => Ok(tag),
             Put::Exists => match self.stat(key)? {
-                Some(len) => self.settle(key, len, &bytes),
+                Some(len) => self.settle(key, len, &bytes).map(|()| None),
                 None => Err(Error::unavailable(format!("{} says both that {key} is there and that it is not", self.backend.describe()))),
             },
         }
@@ -195,6 +204,17 @@ impl<B: Backend> Remote<B> {
 impl<B: Backend> Store for Remote<B> {
     fn put(&self, key: &Key, bytes: &[u8]) -> Result<()> {
         self.put_all(key, bytes.into())
+    }
+
+    fn put_new(&self, key: &Key, bytes: &[u8]) -> Result<Option<String>> {
+        self.send(key, bytes.into())
+    }
+
+    fn glance(&self, prefix: &str) -> Result<Option<Vec<(Key, Glimpse)>>> {
+        let folder = prefix.to_owned();
+        let what = format!("list {}", if prefix.is_empty() { "what is" } else { prefix });
+        let found = self.persist(&what, move |b| b.glance(&folder))?;
+        Ok(found.map(|found| found.into_iter().filter_map(|(path, glimpse)| Some((Key::parse(&path)?, glimpse))).collect()))
     }
 
     fn begin(&self) -> Result<Box<dyn Upload>> {

@@ -8,6 +8,7 @@ use std::sync::{
 use crate::{
     error::{Error, ErrorKind, Result},
     store::{
+        Glimpse,
         place::Url,
         remote::{
             Attempt, Backend, Failure, Page, Put, Settings,
@@ -144,7 +145,7 @@ impl S3 {
         let headers: &[(&'static str, String)] = if once { &[("if-none-match", "*".to_owned())] } else { &[] };
         let answer = self.call("PUT", &self.object(path), "", headers, Some(bytes), ANSWER_MAX)?;
         match answer.status {
-            200 | 201 | 204 => Ok(Put::Done),
+            200 | 201 | 204 => Ok(Put::Done(mark(&answer))),
             412 => Ok(Put::Exists),
             501 if once => {
                 self.unconditional.store(true, Ordering::Relaxed);
@@ -194,11 +195,44 @@ impl S3 {
         let answer = self.call("POST", object, query, &[], Some(list.as_bytes()), ANSWER_MAX)?;
         // An error may come after the status: the server answers before it is done.
         match answer.status {
-            200 if !xml::has(&String::from_utf8_lossy(&answer.body), "Error") => Ok(Put::Done),
+            200 if !xml::has(&String::from_utf8_lossy(&answer.body), "Error") => {
+                Ok(Put::Done(xml::text(&String::from_utf8_lossy(&answer.body), "ETag").map(|tag| tag.trim_matches('"').to_owned())))
+            }
             200 => Err(Failure::passing(Error::unavailable("the server could not put the parts together"))),
             _ => Err(self.refused(&answer)),
         }
     }
+
+    /// One page of a list, from `next` on, and where it goes on.
+    fn page(&self, folder: &str, next: Option<&str>) -> Attempt<(Vec<(String, Glimpse)>, Option<String>)> {
+        let prefix = if folder.is_empty() { self.folder.clone() } else { format!("{}{folder}/", self.folder) };
+        let token = next.map(|token| format!("continuation-token={}&", encoded(token, true))).unwrap_or_default();
+        let query = format!("{token}list-type=2&prefix={}", encoded(&prefix, true));
+        let answer = self.call("GET", "", &query, &[], None, ANSWER_MAX)?;
+        if answer.status != 200 {
+            return Err(self.refused(&answer));
+        }
+        self.seen.store(true, Ordering::Relaxed);
+        let text = String::from_utf8_lossy(&answer.body);
+        let (mut found, mut next) = (Vec::new(), None);
+        xml::each(&text, "Contents", |entry| {
+            let path = xml::text(entry, "Key").and_then(|key| key.strip_prefix(&self.folder).map(str::to_owned));
+            let size = xml::text(entry, "Size").and_then(|size| size.parse().ok());
+            let tag = xml::text(entry, "ETag").map(|tag| tag.trim_matches('"').to_owned()).unwrap_or_default();
+            let glimpse = size.map(|len| Glimpse { len, tag });
+            found.extend(path.zip(glimpse).filter(|(path, _)| !path.ends_with('/')));
+        });
+        if xml::text(&text, "IsTruncated").as_deref() == Some("true") {
+            let cut = || Failure::lasting(Error::unavailable("the server cuts a list and does not say how it goes on"));
+            next = Some(xml::text(&text, "NextContinuationToken").ok_or_else(cut)?);
+        }
+        Ok((found, next))
+    }
+}
+
+/// The mark of the object that was put.
+fn mark(answer: &Answer) -> Option<String> {
+    answer.header("etag").map(|tag| tag.trim_matches('"').to_owned()).filter(|tag| !tag.is_empty())
 }
 
 impl Backend for S3 {
@@ -248,26 +282,13 @@ impl Backend for S3 {
     }
 
     fn list(&self, folder: &str, next: Option<&str>) -> Attempt<Page> {
-        let prefix = if folder.is_empty() { self.folder.clone() } else { format!("{}{folder}/", self.folder) };
-        let token = next.map(|token| format!("continuation-token={}&", encoded(token, true))).unwrap_or_default();
-        let query = format!("{token}list-type=2&prefix={}", encoded(&prefix, true));
-        let answer = self.call("GET", "", &query, &[], None, ANSWER_MAX)?;
-        if answer.status != 200 {
-            return Err(self.refused(&answer));
-        }
-        self.seen.store(true, Ordering::Relaxed);
-        let text = String::from_utf8_lossy(&answer.body);
-        let mut page = Page::default();
-        xml::each(&text, "Contents", |entry| {
-            let path = xml::text(entry, "Key").and_then(|key| key.strip_prefix(&self.folder).map(str::to_owned));
-            let size = xml::text(entry, "Size").and_then(|size| size.parse().ok());
-            page.found.extend(path.zip(size).filter(|(path, _)| !path.ends_with('/')));
-        });
-        if xml::text(&text, "IsTruncated").as_deref() == Some("true") {
-            let cut = || Failure::lasting(Error::unavailable("the server cuts a list and does not say how it goes on"));
-            page.next = Some(xml::text(&text, "NextContinuationToken").ok_or_else(cut)?);
-        }
-        Ok(page)
+        let (found, next) = self.page(folder, next)?;
+        Ok(Page { found: found.into_iter().map(|(path, glimpse)| (path, glimpse.len)).collect(), next })
+    }
+
+    fn glance(&self, folder: &str) -> Attempt<Option<Vec<(String, Glimpse)>>> {
+        let (found, next) = self.page(folder, None)?;
+        Ok((next.is_none() && found.iter().all(|(_, glimpse)| !glimpse.tag.is_empty())).then_some(found))
     }
 
     fn delete(&self, path: &str) -> Attempt<()> {

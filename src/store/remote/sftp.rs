@@ -260,7 +260,7 @@ impl Backend for Sftp {
         // This one leaves alone what is there, unlike that of POSIX; with a server that does not, the look before is what counts.
         let moved = self.ask(ssh, RENAME, Message::default().bytes(&unfinished).bytes(&target))?;
         if status(&moved) == Some(OK) {
-            return Ok(Put::Done);
+            return Ok(Put::Done(None));
         }
         let _ = self.ask(ssh, REMOVE, Message::default().bytes(&unfinished));
         match self.attributes(ssh, &target)? {

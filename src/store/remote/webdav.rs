@@ -176,7 +176,7 @@ impl Backend for WebDav {
         let headers = vec![("destination", self.url(path)), ("overwrite", "F".to_owned())];
         let moved = self.call("MOVE", self.url(&unfinished), headers, None, LIST_MAX);
         let outcome = match moved.map(|answer| answer.status) {
-            Ok(200 | 201 | 204) => return Ok(Put::Done),
+            Ok(200 | 201 | 204) => return Ok(Put::Done(None)),
             Ok(412) => Ok(Put::Exists),
             Ok(status) => Err(refused(status, "MOVE")),
             Err(failure) => Err(failure),
