@@ -157,7 +157,8 @@ fn check(run: &Run, opened: &Opened, args: &CheckArgs) -> Result<u8> {
     }
     match unreached.is_empty() {
         true => Ok(0),
-        false => Err(Error::unavailable(format!("could not be checked: {}", unreached.join(", ")))),
+        false => Err(Error::unavailable(format!("could not be checked: {}", unreached.join(", ")))
+            .hint("is the disk there, the host up? coffre copies remove forgets about a copy that is gone for good")),
     }
 }
 
