@@ -4,6 +4,7 @@ mod audit;
 mod bisect;
 mod cat;
 mod catalog;
+mod censor;
 mod complete;
 mod copies;
 mod copy;
@@ -288,6 +289,8 @@ struct Run<'a> {
 
 /// Parses the command line, runs the command, prints its error.
 pub fn main() -> ExitCode {
+    // Before anything is started that would inherit it.
+    keys::take_from_environment();
     let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
     // A shell asks what could follow; it says so in the environment.
     match clap_complete::CompleteEnv::with_factory(command).try_complete(words.iter().cloned(), std::env::current_dir().ok().as_deref()) {
@@ -300,7 +303,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             let code = if e.use_stderr() { exit::code(crate::error::ErrorKind::Usage) } else { 0 };
-            let _ = e.print();
+            let text = e.render().to_string();
+            match censor::without_secrets(&text) {
+                shown if e.use_stderr() && shown != text => eprint!("{shown}"),
+                _ => drop(e.print()),
+            }
             return ExitCode::from(code);
         }
     };

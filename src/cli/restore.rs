@@ -65,6 +65,8 @@ pub struct Args {
     /// Leave owners as they come: everything belongs to who restores it
     #[arg(long)]
     no_owner: bool,
+    #[command(flatten)]
+    vault_owner: keys::OwnerKey,
     /// Set no extended attributes and no ACLs
     #[arg(long)]
     no_xattrs: bool,
@@ -124,7 +126,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         by_content: args.by_content,
         workers: sys::available_cores(),
     };
-    let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
+    let owner = Arc::new(keys::open_of(run.globals, &opened.vault, keys::unlocking(run.globals)?, args.vault_owner.owner_key.as_deref())?);
     let (snapshots, findings) = opened.vault.snapshots(&owner)?;
     for finding in findings {
         run.screen.warning(&format!("{}: {}", finding.object, finding.text));

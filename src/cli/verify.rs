@@ -30,6 +30,8 @@ pub struct Args {
     #[arg(long, value_name = "DAYS", value_parser = parse_days)]
     within: Option<Duration>,
     #[command(flatten)]
+    owner: keys::OwnerKey,
+    #[command(flatten)]
     repair: repair::RepairArgs,
 }
 
@@ -71,15 +73,18 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         DepthArg::Packs => Depth::Packs,
         DepthArg::Chunks => Depth::Chunks,
     };
-    let repaired = args.repair.run(run, None)?;
-    let opened = run.globals.open()?;
+    let repaired = args.repair.run(run, args.owner.owner_key.as_deref())?;
+    let mut opened = run.globals.open()?;
+    opened.state = opened.state.knowing(args.owner.owner_key.clone());
     let unlocking = keys::unlocking(run.globals)?;
     // Only decoding needs a key; if one was brought all the same, damage is followed to the files.
     let owner = match depth == Depth::Chunks || !unlocking.is_empty() {
-        true => Some(Arc::new(keys::open(run.globals, &opened.vault, unlocking).map_err(|e| match depth {
-            Depth::Chunks if e.hint_text().is_none() => e.hint("--depth packs needs no key"),
-            _ => e,
-        })?)),
+        true => Some(Arc::new(keys::open_of(run.globals, &opened.vault, unlocking, args.owner.owner_key.as_deref()).map_err(
+            |e| match depth {
+                Depth::Chunks if e.hint_text().is_none() => e.hint("--depth packs needs no key"),
+                _ => e,
+            },
+        )?)),
         false => None,
     };
     let reader = owner.map(|owner| Reader::open(opened.vault.clone(), owner, CACHE_BYTES)).transpose()?;
@@ -179,21 +184,21 @@ fn text(r: &Report) -> String {
         Depth::Chunks => "every object read, every chunk and tree decoded",
     };
     text.push_str(&format!(
-        "{}: {} snapshots, {} objects, {}{}, {:.1} s ({what})\n",
+        "{}: {}, {}, {}{}, {:.1} s ({what})\n",
         if r.is_clean() { "no damage" } else { "DAMAGE" },
-        output::count(r.snapshots),
-        output::count(r.objects),
+        output::counted(r.snapshots, "snapshot"),
+        output::counted(r.objects, "object"),
         output::bytes(r.bytes),
         if r.chunks > 0 { format!(", {} chunks", output::count(r.chunks)) } else { String::new() },
         r.seconds
     ));
     if r.packs_read < r.packs && r.damage.is_empty() {
-        text.push_str(&format!("{} of {} packs were read\n", output::count(r.packs_read), output::count(r.packs)));
+        text.push_str(&format!("{} of {} read\n", output::count(r.packs_read), output::counted(r.packs, "pack")));
     }
     if r.unreferenced > 0 {
         text.push_str(&format!(
-            "{} objects are in no snapshot: left by a seal that did not finish, reused by the next\n",
-            output::count(r.unreferenced)
+            "{} in no snapshot: left by a seal that did not finish, reused by the next\n",
+            output::counted(r.unreferenced, "object")
         ));
     }
     text

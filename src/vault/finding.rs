@@ -28,8 +28,10 @@ pub enum Trouble {
     Revoked,
     /// A snapshot that was made for another vault.
     OtherVault,
-    /// A receipt without a signature.
+    /// A receipt without a signature, or keys that no owner signed.
     Unsigned,
+    /// A way in that an owner removed.
+    Returned,
 }
 
 impl Trouble {
@@ -47,6 +49,7 @@ impl Trouble {
             Self::Revoked => "revoked",
             Self::OtherVault => "other-vault",
             Self::Unsigned => "unsigned",
+            Self::Returned => "returned",
         }
     }
 
@@ -63,12 +66,13 @@ impl Trouble {
             Self::Unsigned => {
                 "it does not count: a seal did not finish, or the signature was taken away; compare heads (coffre head) with the host"
             }
+            Self::Returned => "take it away again: coffre key remove NUMBER; it gets no new keys, but who has its key reads what is older",
         }
     }
 
     /// Whether another copy of the vault can put it right.
     pub fn is_damage(self) -> bool {
-        !matches!(self, Self::Fork | Self::Stranger | Self::Revoked | Self::OtherVault | Self::Unsigned)
+        !matches!(self, Self::Fork | Self::Stranger | Self::Revoked | Self::OtherVault | Self::Unsigned | Self::Returned)
     }
 }
 
