@@ -141,7 +141,14 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
 
 /// Counts what was found.
 fn what_is_wrong(r: &Report) -> String {
-    let suspect = r.damage.iter().filter(|f| !f.kind.is_damage()).count() + r.lost.len();
+    let suspects = || r.damage.iter().filter(|f| !f.kind.is_damage());
+    let suspect = suspects().count() + r.lost.len();
+    let keys = suspects().filter(|f| f.object.starts_with("keys/")).count();
+    let what = match keys {
+        0 => "snapshot",
+        n if n == suspect => "key file",
+        _ => "object",
+    };
     let objects = match r.damaged_objects() {
         0 => None,
         1 => Some("1 object is damaged or missing".to_owned()),
@@ -149,8 +156,8 @@ fn what_is_wrong(r: &Report) -> String {
     };
     let suspect = match suspect {
         0 => None,
-        1 => Some("1 snapshot is not what it should be".to_owned()),
-        n => Some(format!("{n} snapshots are not what they should be")),
+        1 => Some(format!("1 {what} is not what it should be")),
+        n => Some(format!("{n} {what}s are not what they should be")),
     };
     [objects, suspect].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -22,13 +22,13 @@ pub enum Trouble {
     RolledBack,
     /// Two snapshots of one sealer go on from the same one: two machines seal under one name.
     Fork,
-    /// A snapshot that nobody signed who may seal.
+    /// A snapshot that nobody signed who may seal, or keys that no owner signed.
     Stranger,
     /// A snapshot that a sealer signed after the owner took that right back.
     Revoked,
     /// A snapshot that was made for another vault.
     OtherVault,
-    /// A receipt without a signature, or keys that no owner signed.
+    /// A receipt without a signature, or keys of which nobody can tell.
     Unsigned,
     /// A way in that an owner removed.
     Returned,

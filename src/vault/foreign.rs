@@ -21,12 +21,13 @@ pub fn key_findings(store: &dyn Store, owner: &str, vault: VaultId) -> Result<(V
         wrong.extend(back.map(|way| Finding::of(Trouble::Returned, way.path(), text)));
     }
     let (untold, some_told) = epochs::untold(store, &names, owner, vault)?;
-    let untold = untold.into_iter().map(|file| {
-        let text = match some_told {
-            true => "holds no keys that an owner tells of",
-            false => "holds keys that no owner tells of: an older coffre made it, or somebody who may not",
-        };
-        Finding::of(Trouble::Unsigned, file, text)
+    let untold = untold.into_iter().map(|file| match some_told {
+        true => Finding::of(Trouble::Stranger, file, "is no epoch that an owner tells of"),
+        // Whoever moved a genuine one out of the vault would lose what was sealed since.
+        false => Finding {
+            next: "coffre key rotate, by an owner, tells one from the other; until then leave it where it is",
+            ..Finding::of(Trouble::Unsigned, file, "is an epoch that no owner tells of: an older coffre made it, or somebody who may not")
+        },
     });
     Ok(match some_told {
         true => (wrong.into_iter().chain(untold).collect(), Vec::new()),

@@ -96,7 +96,10 @@ impl Locked {
         match key.decrypt(age::secrecy::SecretString::from(secret.as_str())) {
             Ok(key) => Some(Identity::from(key)),
             Err(_) => {
-                self.callbacks.note(Error::wrong_key(format!("the passphrase that was given is not that of the SSH key {}", self.name)));
+                self.callbacks.note(
+                    Error::wrong_key(format!("the passphrase that was given is not that of the SSH key {}", self.name))
+                        .hint("ssh-keygen -y -f FILE asks for it, too, and tells whether it is right"),
+                );
                 None
             }
         }
