@@ -108,10 +108,10 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     report.damage.dedup_by(|a, b| a.object == b.object && a.text == b.text);
     run.screen.data(&report, || text(&report))?;
     if !report.forks.is_empty() {
-        run.screen.warning("two machines, or two users of one, seal under one name; if you know of one only, somebody else has its key");
+        run.screen.warning("two machines, or two users of one, seal under one name; if you know of one only, somebody else has its key, else: coffre head --accept");
     }
     if report.is_clean() {
-        return Ok(0);
+        return Ok(if report.forks.is_empty() { 0 } else { exit::DAMAGE });
     }
     let error = Error::corrupt(match report.damaged_files.len() {
         0 => what_is_wrong(&report),

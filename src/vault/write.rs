@@ -177,7 +177,10 @@ impl<'a> Writer<'a> {
             Some(head) => Some(head.receipt.clone()),
             None => self.receipt_of_another()?,
         };
-        let key = SnapshotKey { sealer: self.sealer.name.clone(), seq: self.vault.last_seq(&self.sealer.name)? + 1 };
+        let key = SnapshotKey {
+            sealer: self.sealer.name.clone(),
+            seq: self.vault.free_seq(&self.sealer.name, previous.as_ref().map_or(0, |(key, _)| key.seq))?,
+        };
         let manifest = Manifest {
             vault: self.vault.config.id,
             sealer: key.sealer.clone(),

@@ -18,6 +18,7 @@ use crate::{
     format::{Digest, Digester},
     ops::{
         audit::{Context, Report},
+        chain::taken_away,
         verify::{Pruned, check_sidecars, find_beside, listed},
     },
     store::Key,
@@ -45,6 +46,9 @@ struct Tally {
 pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> {
     let store = &*context.vault.store;
     let pruned = Pruned::load(context.vault, report.owner.clone().as_deref(), &mut report.findings)?;
+    let taken = taken_away(context.vault, chain, &report.findings, |id| pruned.is_forgotten(id))?;
+    report.notices.retain(|notice| taken.iter().all(|f| f.object != notice.object));
+    report.findings.extend(taken);
     let mut wanted = listed(chain);
     pruned.apply(&mut wanted);
     let beside = find_beside(store, &wanted)?;

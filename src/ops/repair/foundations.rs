@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     error::Result,
-    format::{SnapshotId, SnapshotKey},
+    format::{Receipt, SnapshotId, SnapshotKey},
     ops::{
         repair::{How, Work, load_signers},
         verify::Pruned,
@@ -36,11 +36,20 @@ pub fn signers(work: &mut Work) -> Result<SignerList> {
 
 /// Puts receipts right that cannot be read or that a later one misses; true if any was.
 pub fn receipts(work: &mut Work, signers: &SignerList, chain: &Chain, pruned: &Pruned) -> Result<bool> {
-    // A snapshot of which nothing is left in its place is only brought back if the chain wants it: it may have been forgotten.
+    // A snapshot of which nothing is left in its place is only brought back if it was not forgotten.
     let mut places: BTreeSet<SnapshotKey> =
         chain.findings.iter().filter_map(|f| SnapshotKey::parse(&f.object)).map(|(place, _)| place).collect();
     for (key, _) in store::list_all(&*work.context.store, "snaps")? {
         if let Some((place, "b3" | "b3.sig")) = SnapshotKey::parse(key.as_str()) {
+            places.insert(place);
+        }
+    }
+    for (key, _) in store::list_all(&*work.context.store, "parity/snaps")? {
+        // The second copy of a signature is made after the commit.
+        let place = key.as_str().strip_prefix("parity/").and_then(SnapshotKey::parse);
+        let Some((place, _)) = place.filter(|(_, suffix)| *suffix == "b3.sig") else { continue };
+        let id = store::get_all(&*work.context.store, &Key::receipt(&place).second(), LEN_MAX).ok().map(|bytes| Receipt::id(&bytes));
+        if id.is_some_and(|id| !pruned.is_forgotten(&id)) {
             places.insert(place);
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     event::Event,
     format::SnapshotId,
     ops::{
-        chain::went_back,
+        chain::doubts,
         seal::{Context, honour::Gone, start_of},
     },
     pack::Unwrap,
@@ -90,7 +90,7 @@ fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
             return Err(Error::conflict(format!("it remembers snapshot {} of {name}, which this vault does not have", id.short())));
         }
     }
-    for finding in chain.findings.iter().cloned().chain(went_back(&signers, context.state)?) {
+    for finding in chain.findings.iter().cloned().chain(doubts(&signers, context.state)?) {
         context.sink.send(Event::Warning(format!("{}: {}", finding.object, finding.text)));
     }
     let identity = sealer.index_identity();

@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::{
     error::Result,
     event::{Event, HowFar, Sink},
-    ops::repair::Repaired,
+    ops::{chain::taken_away, repair::Repaired},
     store::Key,
     sys::{self, Cancel, Clock},
     vault::{Expected, Finding, Reader, StateDir, Vault, settle},
@@ -173,6 +173,9 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
         None => context.state.pinned_owner()?,
     };
     let pruned = Pruned::load(context.vault, owner.as_deref(), &mut report.damage)?;
+    let taken = taken_away(context.vault, &chain, &report.damage, |id| pruned.is_forgotten(id))?;
+    report.notices.retain(|notice| taken.iter().all(|f| f.object != notice.object));
+    report.damage.extend(taken);
     report.snapshots -= chain.committed.iter().filter(|committed| pruned.is_forgotten(&committed.id)).count() as u64;
     let mut listed = objects::listed(&chain);
     pruned.apply(&mut listed);
