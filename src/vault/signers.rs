@@ -44,7 +44,7 @@ impl SignerList {
     /// that somebody can check who sees the vault for the first time.
     pub fn load(store: &dyn Store, owner: Option<&str>) -> Result<Self> {
         let mut numbers: Vec<u32> = Vec::new();
-        for (key, _) in store::list_all(store, "signers")? {
+        for key in store::all_names(store, "signers")? {
             match key.file_name().strip_prefix("allowed_signers") {
                 Some("") => numbers.push(1),
                 Some(rest) => numbers.extend(rest.strip_prefix('.').and_then(|n| n.parse::<u32>().ok()).filter(|n| *n > 1)),

@@ -30,13 +30,13 @@ impl Node {
     }
 }
 
-fn broken(e: impl std::fmt::Display) -> Error {
+pub(super) fn broken(e: impl std::fmt::Display) -> Error {
     Error::corrupt(format!("a tree node cannot be decoded: {e}"))
 }
 
 /// The user and group names seen last, so that a directory's entries share them.
 #[derive(Default)]
-struct Names([Option<Arc<[u8]>>; 2]);
+pub(super) struct Names([Option<Arc<[u8]>>; 2]);
 
 impl Names {
     fn share(&mut self, slot: usize, name: &[u8]) -> Arc<[u8]> {
@@ -77,7 +77,7 @@ fn decode_node(d: &mut Decoder, names: &mut Names) -> Result<Node> {
     }
 }
 
-fn decode_entry(d: &mut Decoder, names: &mut Names) -> Result<Entry> {
+pub(super) fn decode_entry(d: &mut Decoder, names: &mut Names) -> Result<Entry> {
     let mut entry = Entry {
         name: Box::default(),
         mode: 0,
