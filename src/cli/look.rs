@@ -5,11 +5,11 @@ use std::sync::Arc;
 use clap::builder::{PossibleValue, TypedValueParser};
 
 use crate::{
-    cli::{Run, keys},
+    cli::{Opened, Run, keys},
     error::{Error, Result},
     ops::{look::Look, row::Type},
     sys,
-    vault::{Selector, StateDir},
+    vault::{Reader, Selector, Snapshot, StateDir, select},
 };
 
 /// Opens the vault for looking, and says what was wrong with its snapshots.
@@ -20,7 +20,22 @@ pub fn open(run: &Run) -> Result<Looking> {
     for finding in findings {
         run.screen.warning(&format!("{}: {}", finding.object, finding.text));
     }
+    look.dirs.reader().tell(run.screen.clone());
     Ok(Looking { look, state: opened.state })
+}
+
+/// Opens what a vault holds for reading one snapshot, with so much memory for frames, and says what was wrong on the way.
+pub fn one(run: &Run, opened: &Opened, selector: &Selector, cache_bytes: u64) -> Result<(Reader, Snapshot)> {
+    let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
+    let (mut snapshots, findings) = opened.vault.snapshots(&owner)?;
+    for finding in findings {
+        run.screen.warning(&format!("{}: {}", finding.object, finding.text));
+    }
+    let id = select(&snapshots, selector)?.id;
+    let at = snapshots.iter().position(|snapshot| snapshot.id == id).expect("it was found among them");
+    let (reader, _) = Reader::open(opened.vault.clone(), owner, cache_bytes)?;
+    reader.tell(run.screen.clone());
+    Ok((reader, snapshots.swap_remove(at)))
 }
 
 /// A look that remembers, when it is over, what it had to open.
