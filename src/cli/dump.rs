@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    cli::{Run, exit, look, output, restore::parse},
+    cli::{DISK_CACHE_BYTES, Run, exit, look, output, restore::parse},
     error::{Error, Result},
     ops::{
         dump::{self, Format, Report},
@@ -61,7 +61,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     }
     let (selector, path) = parse(&args.what, run.clock.now_ns())?;
     let wanted = Wanted::new(&args.include, &args.exclude)?;
-    let opened = run.globals.open()?;
+    let opened = run.globals.open_to_read(DISK_CACHE_BYTES)?;
     let (reader, snapshot) = look::one(run, &opened, &selector, CACHE_BYTES)?;
     let reader = Arc::new(reader);
     reader.read_ahead()?;
