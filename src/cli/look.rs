@@ -14,6 +14,7 @@ use crate::{
 
 /// Opens the vault for looking, and says what was wrong with its snapshots.
 pub fn open(run: &Run) -> Result<Looking> {
+    sys::keep_heaps();
     let opened = run.globals.open_to_read(DISK_CACHE_BYTES)?;
     let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
     let (look, findings) = Look::open(&opened.vault, owner, &opened.state)?;

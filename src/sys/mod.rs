@@ -40,7 +40,7 @@ pub use meta::{Names, SparseMap, Xattrs, map_sparse, xattrs_of_fd, xattrs_of_nam
 pub use mounts::{MountInfo, detach, mount_at, mounts, set_read_ahead, unmount};
 pub use piped::Piped;
 pub use process::{
-    PASSPHRASE_VARIABLE, available_cores, effective_ids, file_limit, give_way, host_name, is_root, leave, memory_free_share,
+    PASSPHRASE_VARIABLE, available_cores, effective_ids, file_limit, give_way, host_name, is_root, keep_heaps, leave, memory_free_share,
     peak_memory_bytes, raise_file_limit, random, readable_by_others, run_for_line, share_heaps,
 };
 pub use secret::{Wiped, lock_memory, refuse_dumps, wipe_stack};

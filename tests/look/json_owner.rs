@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use super::{
-    common::bin::{Done, Home, shell},
+    common::bin::{Done, shell},
     ids,
     json::fits,
     lines, lived,

@@ -53,8 +53,10 @@ fn decode_node(d: &mut Decoder, names: &mut Names) -> Result<Node> {
         match d.u64().map_err(broken)? {
             0 => version = Some(d.u64().map_err(broken)?),
             1 => {
-                let mut entries = Vec::new();
-                for _ in 0..array_len(d)? {
+                let len = array_len(d)?;
+                // What is claimed is not believed further than a node may go.
+                let mut entries = Vec::with_capacity(usize::try_from(len).unwrap_or(usize::MAX).min(NODE_ENTRIES_MAX));
+                for _ in 0..len {
                     entries.push(decode_entry(d, names)?);
                 }
                 node = Some(Node::Entries(entries));
