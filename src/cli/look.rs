@@ -22,7 +22,7 @@ pub fn open(run: &Run) -> Result<Looking> {
         run.screen.warning(&format!("{}: {}", finding.object, finding.text));
     }
     look.dirs.reader().tell(run.screen.clone());
-    Ok(Looking { look, state: opened.state })
+    Ok(Looking { look: Some(look), state: opened.state })
 }
 
 /// Opens what a vault holds for reading one snapshot, with so much memory for frames, and says what was wrong on the way.
@@ -41,7 +41,8 @@ pub fn one(run: &Run, opened: &Opened, selector: &Selector, cache_bytes: u64) ->
 
 /// A look that remembers, when it is over, what it had to open.
 pub struct Looking {
-    look: Look,
+    /// Taken when it is dropped.
+    look: Option<Look>,
     state: StateDir,
 }
 
@@ -49,13 +50,16 @@ impl std::ops::Deref for Looking {
     type Target = Look;
 
     fn deref(&self) -> &Look {
-        &self.look
+        self.look.as_ref().expect("it is taken when this is dropped, not before")
     }
 }
 
 impl Drop for Looking {
     fn drop(&mut self) {
-        self.look.keep(&self.state);
+        if let Some(look) = self.look.take() {
+            look.keep(&self.state);
+            look.end();
+        }
     }
 }
 

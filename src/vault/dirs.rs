@@ -174,6 +174,11 @@ impl Dirs {
         }
     }
 
+    /// Ends without giving back the memory of what is kept: for a process that ends, too. Keys are wiped all the same.
+    pub fn end(self) {
+        std::mem::forget(self.nodes);
+    }
+
     /// What reads them.
     pub fn reader(&self) -> &Reader {
         &self.reader
