@@ -117,6 +117,7 @@ pub const EXAMPLES: &[(&str, &[Example])] = &[
             ("coffre copies check --repair", "put right in each what is damaged, from the others"),
         ],
     ),
+    ("copies remove", &[("coffre copies remove usb", "the copy itself stays as it is")]),
     ("key list", &[("coffre key list", "")]),
     (
         "key add",

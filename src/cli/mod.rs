@@ -75,6 +75,7 @@ struct Cli {
 
 /// Options of every command.
 #[derive(clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Globals {
     /// The vault: a directory, s3://BUCKET/PATH, sftp://HOST/PATH or webdav://HOST/PATH
     #[arg(long, global = true, env = "COFFRE_VAULT", value_name = "PATH")]
@@ -115,47 +116,27 @@ pub struct Globals {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Create a vault and print its recovery kit
     Init(init::Args),
-    /// Add a snapshot of some paths
     Seal(Box<seal::Args>),
-    /// List snapshots
     Snapshots(snapshots::Args),
-    /// Show every snapshot as files below a directory, until ^C or unmount
     Mount(mount::Args),
-    /// End a mount
     Unmount(mount::UnmountArgs),
-    /// Print a file of a snapshot
     Cat(cat::Args),
-    /// List a directory of a snapshot
     Ls(ls::Args),
-    /// Find files by name in all snapshots, or in one
     Find(Box<find::Args>),
-    /// List the versions of a path through all snapshots
     History(history::Args),
-    /// Show what differs between two snapshots
     Diff(diff::Args),
-    /// Find the first version of a file for which a command fails
     Bisect(bisect::Args),
-    /// Show how much a vault holds, what it costs, and how it grows
     Stats(stats::Args),
-    /// Write a snapshot, or a part of one, as a tar or zip to standard output
     Dump(dump::Args),
-    /// Restore a snapshot, or a part of one, without a mount
     Restore(Box<restore::Args>),
-    /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
-    /// Forget snapshots that no rule keeps, or that are named
     Forget(forget::ForgetArgs),
-    /// Free the space of forgotten snapshots, in two steps with a grace between them
     Prune(prune::Args),
-    /// Bring back forgotten snapshots
     Undelete(forget::UndeleteArgs),
-    /// Keep snapshots whatever a policy says
     Pin(forget::PinArgs),
     /// Let a policy judge snapshots again
     Unpin(forget::PinArgs),
-    /// Bring another copy of the vault up to date; needs no key
     Copy(copy::Args),
     /// The copies of the vault that this host knows of: how far behind, when checked, how much of them was read
     #[command(subcommand)]
@@ -165,7 +146,6 @@ enum Command {
     /// Who can read the vault, and who can seal into it
     #[command(subcommand)]
     Key(key::Command),
-    /// Make this host a sealer of the vault, with the token that an owner made for it
     Enroll(enroll::Args),
     /// The local catalog of a sealing host
     #[command(subcommand)]
@@ -175,7 +155,6 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print a manual page, or write all of them
     Man(man::Args),
 }
 

@@ -13,7 +13,7 @@ use crate::{
 /// Frames kept while everything is read once.
 const CACHE_BYTES: u64 = 32 << 20;
 
-/// Check the vault.
+/// Check that everything is there, is what it was, and opens.
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {

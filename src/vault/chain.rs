@@ -84,7 +84,7 @@ impl Vault {
         let mut chain = Chain::default();
         let vault = self.digest()?;
         let mut places = Vec::new();
-        for (key, _) in store::list_all(&*self.store, "snaps")? {
+        for key in store::all_names(&*self.store, "snaps")? {
             let Some((place, suffix)) = SnapshotKey::parse(key.as_str()) else { continue };
             match suffix {
                 "b3" => chain.there.entry(place).or_default().receipt = true,

@@ -101,8 +101,7 @@ impl Journal {
     ///
     /// `owner` is the owner's public key as this reader knows it; else the list of signers says.
     pub fn load(vault: &Vault, owner: Option<&str>) -> Result<Self> {
-        let names: Vec<String> =
-            store::list_all(&*vault.store, "gc")?.iter().filter_map(|(key, _)| signed_name(key)).map(str::to_owned).collect();
+        let names: Vec<String> = store::all_names(&*vault.store, "gc")?.iter().filter_map(signed_name).map(str::to_owned).collect();
         let mut journal = Self::default();
         if names.is_empty() {
             return Ok(journal);

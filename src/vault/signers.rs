@@ -59,7 +59,7 @@ fn number_of(name: &str) -> Option<u32> {
 /// The numbers of the lists that there are, and the highest one that any object there has, be it a signature whose list is yet to come.
 fn numbers(store: &dyn Store) -> Result<(Vec<u32>, u32)> {
     let (mut numbers, mut highest) = (Vec::new(), 0);
-    for (key, _) in store::list_all(store, "signers")? {
+    for key in store::all_names(store, "signers")? {
         let name = key.file_name();
         numbers.extend(number_of(name));
         highest = highest.max(number_of(name.strip_suffix(".sig").unwrap_or(name)).unwrap_or(0));
