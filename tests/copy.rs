@@ -5,6 +5,8 @@ mod common;
 
 #[path = "copy/binary.rs"]
 mod binary;
+#[path = "copy/known.rs"]
+mod known;
 
 use std::{path::Path, sync::Arc};
 

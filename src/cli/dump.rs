@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    cli::{Run, exit, keys, output, restore::parse},
+    cli::{DISK_CACHE_BYTES, Run, exit, keys, output, restore::parse},
     error::{Error, Result},
     ops::{
         dump::{self, Format, Report},
@@ -62,7 +62,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     }
     let (selector, path) = parse(&args.what, run.clock.now_ns())?;
     let wanted = Wanted::new(&args.include, &args.exclude)?;
-    let opened = run.globals.open()?;
+    let opened = run.globals.open_to_read(DISK_CACHE_BYTES)?;
     let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
     let (snapshots, findings) = opened.vault.snapshots(&owner)?;
     for finding in findings {

@@ -108,6 +108,15 @@ pub const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     ("copy", &[("coffre copy ~/copied", "make a copy, or bring it up to date"), ("coffre copy ~/copied --verify", "compare all of it")]),
+    ("copies add", &[("coffre copy ~/copied && coffre copies add usb ~/copied", "make a copy and let this host know of it")]),
+    ("copies list", &[("coffre copies list", "how far each copy is behind the vault, and when it was checked")]),
+    (
+        "copies check",
+        &[
+            ("coffre copies check --sample 5%", "the vault and each copy, a part at a time"),
+            ("coffre copies check --repair", "put right in each what is damaged, from the others"),
+        ],
+    ),
     ("key list", &[("coffre key list", "")]),
     (
         "key add",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::builder::{PossibleValue, TypedValueParser};
 
 use crate::{
-    cli::{Run, keys},
+    cli::{DISK_CACHE_BYTES, Run, keys},
     error::{Error, Result},
     ops::{look::Look, row::Type},
     sys,
@@ -14,7 +14,7 @@ use crate::{
 
 /// Opens the vault for looking, and says what was wrong with its snapshots.
 pub fn open(run: &Run) -> Result<Looking> {
-    let opened = run.globals.open()?;
+    let opened = run.globals.open_to_read(DISK_CACHE_BYTES)?;
     let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
     let (look, findings) = Look::open(&opened.vault, owner, &opened.state)?;
     for finding in findings {

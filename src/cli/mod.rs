@@ -5,6 +5,7 @@ mod bisect;
 mod cat;
 mod catalog;
 mod complete;
+mod copies;
 mod copy;
 mod diff;
 mod dump;
@@ -50,7 +51,7 @@ use crate::{
     cli::output::{Progress, Screen, When},
     error::{Error, Result},
     format::name_from,
-    store::{self, Cached, Calls, Store, Watched},
+    store::{self, Cached, Calls, Seen, Store, Watched},
     sys::{self, Cancel, Clock, SystemClock},
     vault::{StateDir, Vault},
 };
@@ -156,6 +157,9 @@ enum Command {
     Unpin(forget::PinArgs),
     /// Bring another copy of the vault up to date; needs no key
     Copy(copy::Args),
+    /// The copies of the vault that this host knows of: how far behind, when checked, how much of them was read
+    #[command(subcommand)]
+    Copies(copies::Command),
     Audit(audit::Args),
     Head(head::Args),
     /// Who can read the vault, and who can seal into it
@@ -202,13 +206,27 @@ impl Globals {
     }
 }
 
+impl Globals {
+    /// Opens the vault to seal into it; of one on a server what was seen of it before is not asked for again.
+    fn open_to_seal(&self) -> Result<Opened> {
+        let (store, path) = self.store()?;
+        let store: Arc<dyn Store> = match path {
+            Some(_) => store,
+            None => Arc::new(Seen::new(store, &state_base()?.join("seen"))),
+        };
+        let vault = Vault::open(store)?;
+        let state = StateDir::new(&state_base()?, vault.config.id);
+        Ok(Opened { vault, path, state })
+    }
+}
+
 /// Bytes of a server's packs kept on this machine's disk by commands that have no option for it.
 const DISK_CACHE_BYTES: u64 = 2 << 30;
 
 impl Globals {
-    /// Opens the vault to read from it; of one on a server up to `disk_cache` bytes are kept here, encrypted as they are.
+    /// Opens the vault to read from it, and its copies where it has lost something; of one on a server up to `disk_cache` bytes are kept here, encrypted as they are.
     fn open_to_read(&self, disk_cache: u64) -> Result<Opened> {
-        let mut opened = self.open()?;
+        let mut opened = self.with_copies(self.open()?)?;
         if let (None, Some(base)) = (&opened.path, cache_base().filter(|_| disk_cache > 0)) {
             let dir = base.join(opened.vault.config.id.to_string());
             opened.vault.store = Arc::new(Cached::new(opened.vault.store, &dir, disk_cache)?);
@@ -331,6 +349,7 @@ impl Run<'_> {
             Command::Pin(args) => forget::pin(self, args, true),
             Command::Unpin(args) => forget::pin(self, args, false),
             Command::Copy(args) => copy::run(self, args),
+            Command::Copies(command) => copies::run(self, command),
             Command::Audit(args) => audit::run(self, args),
             Command::Head(args) => head::run(self, args),
             Command::Key(command) => key::run(self, command),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    cli::{Run, complete, exit, keys, mount::parse_owner, output},
+    cli::{DISK_CACHE_BYTES, Run, complete, exit, keys, mount::parse_owner, output},
     error::{Error, Result},
     ops::restore::{self, Context, Extra, Options, Owner, Place, Report, Wanted},
     sys,
@@ -103,7 +103,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         return Err(Error::usage("this would delete everything in the sealed paths that the snapshot lacks")
             .hint("look at it with --dry-run first, then say --yes"));
     }
-    let opened = run.globals.open()?;
+    let opened = run.globals.open_to_read(DISK_CACHE_BYTES)?;
     let options = Options {
         path,
         place: match &args.to {

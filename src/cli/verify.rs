@@ -39,7 +39,7 @@ pub struct Args {
     from_source: bool,
 }
 
-fn parse_sample(text: &str) -> std::result::Result<Sample, String> {
+pub fn parse_sample(text: &str) -> std::result::Result<Sample, String> {
     Sample::parse(text).map_err(|e| e.hint_text().unwrap_or_default().to_owned())
 }
 

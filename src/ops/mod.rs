@@ -5,6 +5,7 @@ pub mod bisect;
 pub mod cat;
 pub mod catalog;
 mod chain;
+pub mod copies;
 pub mod copy;
 pub mod diff;
 pub mod dump;

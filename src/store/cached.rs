@@ -298,6 +298,19 @@ impl Store for Cached {
         })
     }
 
+    fn others(&self) -> &[Arc<dyn Store>] {
+        self.shared.inner.others()
+    }
+
+    fn stored_ns(&self, key: &Key) -> Result<Option<i128>> {
+        self.shared.inner.stored_ns(key)
+    }
+
+    fn replace(&self, key: &Key, bytes: &[u8], aside: &Key) -> Result<()> {
+        lock(&self.shared.lens).remove(key);
+        self.shared.inner.replace(key, bytes, aside)
+    }
+
     fn delete(&self, key: &Key) -> Result<()> {
         lock(&self.shared.lens).remove(key);
         self.shared.inner.delete(key)

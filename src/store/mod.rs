@@ -3,24 +3,39 @@
 //! Small on purpose, so that a fault injector is an afternoon's work and a new kind of store a day's.
 
 mod cached;
+mod fallback;
 mod faulty;
 mod key;
 mod local;
 mod memory;
 mod place;
 mod remote;
+mod seen;
 mod watched;
 
 pub use cached::Cached;
+pub use fallback::Fallback;
 pub use faulty::{Fault, Faulty};
 pub use key::Key;
 pub use local::Local;
 pub use memory::Memory;
 pub use place::open;
 pub use remote::{Settings, Traffic};
+pub use seen::Seen;
 pub use watched::{Call, Calls, Watched};
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
+
+/// What a list shows of an object, where it shows enough to tell it from another one under the same key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glimpse {
+    /// Its length in bytes.
+    pub len: u64,
+    /// The store's own mark of its content: another one if the object is another one.
+    pub tag: String,
+}
 
 /// Objects by key. Written once, read in ranges, listed, deleted.
 ///
@@ -35,6 +50,12 @@ use crate::error::{Error, Result};
 pub trait Store: Send + Sync {
     /// Stores an object.
     fn put(&self, key: &Key, bytes: &[u8]) -> Result<()>;
+    /// The same, for who has just seen in a list that there is no such object: no need to look for it once more. Returns its mark, if the store says it.
+    ///
+    /// Two who do so at one moment may both succeed where the server knows no conditional puts.
+    fn put_new(&self, key: &Key, bytes: &[u8]) -> Result<Option<String>> {
+        self.put(key, bytes).map(|()| None)
+    }
     /// Starts an object whose key is known only when all of it is written: a pack is named by its hash.
     fn begin(&self) -> Result<Box<dyn Upload>>;
     /// Fills `buf` from byte `offset` on.
@@ -50,6 +71,16 @@ pub trait Store: Send + Sync {
     }
     /// Calls `each` with key and length of every object below the folder `prefix` (`""` for all).
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()>;
+    /// All that lies below the folder `prefix`, if a single request tells; `None` if it takes more, or no marks are known.
+    fn glance(&self, _prefix: &str) -> Result<Option<Vec<(Key, Glimpse)>>> {
+        Ok(None)
+    }
+    /// Other copies of the same vault, for readers that find damage here. Only to be read from.
+    fn others(&self) -> &[Arc<dyn Store>] {
+        &[]
+    }
+    /// From now on lists and stats show what is there now, not what was there a while ago.
+    fn refresh(&self) {}
     /// Puts `bytes` in the place of the object at `key`, or where one is gone; what was there is kept as `aside`, which is free. For repairs alone.
     ///
     /// A store that can do so replaces the one by the other at once. This does it step by step: a death in between leaves the object missing,

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     error::Result,
-    store::{Key, Store, Upload},
+    store::{Glimpse, Key, Store, Upload},
     sys::Clock,
 };
 
@@ -83,6 +83,22 @@ impl Watch {
 impl Store for Watched {
     fn put(&self, key: &Key, bytes: &[u8]) -> Result<()> {
         self.watch.call(|| format!("write {key}"), || self.inner.put(key, bytes))
+    }
+
+    fn put_new(&self, key: &Key, bytes: &[u8]) -> Result<Option<String>> {
+        self.watch.call(|| format!("write {key}"), || self.inner.put_new(key, bytes))
+    }
+
+    fn glance(&self, prefix: &str) -> Result<Option<Vec<(Key, Glimpse)>>> {
+        self.watch.call(|| format!("list {prefix}/"), || self.inner.glance(prefix))
+    }
+
+    fn others(&self) -> &[Arc<dyn Store>] {
+        self.inner.others()
+    }
+
+    fn refresh(&self) {
+        self.inner.refresh();
     }
 
     fn begin(&self) -> Result<Box<dyn Upload>> {

@@ -26,6 +26,13 @@ pub fn utc_stamp(ns: i128) -> String {
     timestamp(ns).strftime("%Y%m%d%H%M%SZ").to_string()
 }
 
+/// Reads a moment as servers write it: `2025-11-08T02:00:00.000Z`, or `Sat, 08 Nov 2025 02:00:00 GMT`; in ns since 1970.
+pub fn parse_server_time(text: &str) -> Option<i128> {
+    let text = text.trim();
+    let at = text.parse::<Timestamp>().ok().or_else(|| jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp()));
+    at.map(Timestamp::as_nanosecond)
+}
+
 /// The same as [`parse_moment`], but the first nanosecond of the day, minute or second that was named.
 pub fn parse_start(text: &str, now_ns: i128) -> Option<i128> {
     parse_in(text, &timestamp(now_ns).to_zoned(TimeZone::system())).map(|(start, _)| start)
@@ -99,6 +106,14 @@ fn parse_in(text: &str, now: &Zoned) -> Option<(i128, i128)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_write_moments_in_two_ways() {
+        let at = Some(1_762_567_200_000_000_000);
+        assert_eq!(parse_server_time("2025-11-08T02:00:00.000Z"), at);
+        assert_eq!(parse_server_time("Sat, 08 Nov 2025 02:00:00 GMT"), at);
+        assert_eq!(parse_server_time("yesterday"), None);
+    }
 
     #[test]
     fn moments_are_read_as_people_mean_them() {

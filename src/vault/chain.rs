@@ -8,7 +8,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{Digest, Receipt, SnapshotId, SnapshotKey, digest},
     pack::{Headers, tag_of},
-    store::{self, Key},
+    store::{self, Key, Store},
     sys,
     vault::{Finding, PUBLIC_LEN_MAX, SignerList, Trouble, Vault, sign, snapshots::OBJECT_LEN_MAX},
 };
@@ -176,15 +176,17 @@ impl Vault {
         Ok(Committed { key: place.clone(), id: Receipt::id(bytes), receipt })
     }
 
-    /// A snapshot of which receipt or signature are damaged, from their second copies.
+    /// A snapshot of which receipt or signature are damaged, from their second copies, or from another copy of the vault.
     fn judge_copies(&self, signers: &SignerList, place: &SnapshotKey) -> Option<Committed> {
         let (receipt, signature) = (Key::receipt(place), Key::signature(place));
         let pairs = [(receipt.second(), signature.clone()), (receipt.clone(), signature.second()), (receipt.second(), signature.second())];
-        pairs.iter().find_map(|(receipt, signature)| {
-            let bytes = store::get_all(&*self.store, receipt, OBJECT_LEN_MAX).ok()?;
-            let signature = store::get_all(&*self.store, signature, PUBLIC_LEN_MAX).ok()?;
+        let check = |store: &dyn Store, receipt: &Key, signature: &Key| {
+            let bytes = store::get_all(store, receipt, OBJECT_LEN_MAX).ok()?;
+            let signature = store::get_all(store, signature, PUBLIC_LEN_MAX).ok()?;
             check_receipt(signers, place, &bytes, &signature).ok()
-        })
+        };
+        let here = || pairs.iter().find_map(|(receipt, signature)| check(&*self.store, receipt, signature));
+        here().or_else(|| self.store.others().iter().find_map(|other| check(&**other, &receipt, &signature)))
     }
 
     /// The id of the receipt that lies at this place, signed or not; `None` if there is none.

@@ -75,6 +75,17 @@ impl Reader {
         self.index.write().expect("nobody panics while holding the index").add_segments(&*self.vault.store, &identities)
     }
 
+    /// Takes up index segments that only other copies of the vault have.
+    fn refresh_elsewhere(&self) -> Result<()> {
+        let identities = Remembered::new(self.owner.meta_identities(), &self.owner.headers);
+        for other in self.vault.store.others() {
+            let mut index = self.index.write().expect("nobody panics while holding the index");
+            // A copy that does not answer is no help, and no failure.
+            let _ = index.add_segments(&**other, &identities);
+        }
+        Ok(())
+    }
+
     /// Runs `f` on the index.
     pub fn with_index<T>(&self, f: impl FnOnce(&Index) -> T) -> T {
         f(&self.index.read().expect("nobody panics while holding the index"))
@@ -90,7 +101,12 @@ impl Reader {
     /// Fills `raw` with the bytes of a frame, past the cache, and returns the lengths of its chunks. For who reads many, each once.
     pub fn frame_into(&self, at: &Located, raw: &mut Vec<u8>) -> Result<Vec<u32>> {
         self.frames_decoded.fetch_add(1, Ordering::Relaxed);
-        self.packs.frame_into(&*self.vault.store, &at.pack, &at.frame, raw)?;
+        let store = &*self.vault.store;
+        match self.packs.frame_into(store, &at.pack, &at.frame, raw) {
+            // Rare enough to be read into a buffer of its own.
+            Err(e) if is_damage(&e) && !store.others().is_empty() => *raw = self.with_pack(&at.pack, |store| self.packs.frame(store, &at.pack, &at.frame))?,
+            other => other?,
+        }
         Ok(self.with_index(|index| index.lens(at)))
     }
 
@@ -109,7 +125,7 @@ impl Reader {
         self.with_pack(pack, |store| self.packs.index(store, pack))
     }
 
-    /// Runs `read` on a pack; where that meets damage, once more on the pack as its sidecar mends it, in memory.
+    /// Runs `read` on a pack; where that meets damage, once more on the pack as its sidecar mends it, in memory, and then on other copies of it.
     fn with_pack<T>(&self, pack: &Digest, read: impl Fn(&dyn Store) -> Result<T>) -> Result<T> {
         let store = &*self.vault.store;
         match read(store) {
@@ -118,10 +134,19 @@ impl Reader {
                     self.packs.forget(pack);
                     read(&Patched { inner: store, key: &Key::pack(pack), patch: &patch })
                 }
-                None => Err(e),
+                None => self.elsewhere(pack, read).ok_or(e),
             },
             other => other,
         }
+    }
+
+    /// The same from another copy of the vault.
+    fn elsewhere<T>(&self, pack: &Digest, read: impl Fn(&dyn Store) -> Result<T>) -> Option<T> {
+        self.vault.store.others().iter().find_map(|other| {
+            // What was kept of the pack is that of the damaged one.
+            self.packs.forget(pack);
+            read(&**other).ok()
+        })
     }
 
     /// Says where to tell that something was damaged and mended while it was read: once a pack.
@@ -161,6 +186,7 @@ impl Reader {
                 self.refresh()?;
                 match attempt() {
                     Err(e) if is_lost(&e) && !self.trailers_read.swap(true, Ordering::SeqCst) => {
+                        self.refresh_elsewhere()?;
                         self.index
                             .write()
                             .expect("nobody panics while holding the index")

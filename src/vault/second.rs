@@ -6,14 +6,17 @@ use crate::{
     vault::sidecars::is_damage,
 };
 
-/// Returns what `take` makes of a small object, or of its second copy if the first one is damaged or gone.
+/// Returns what `take` makes of a small object, or of its second copy if the first one is damaged or gone, or of what other copies of the vault have.
 ///
 /// # Errors
 /// Those of the first one.
 pub fn read_either<T>(store: &dyn Store, key: &Key, len_max: usize, take: impl Fn(Vec<u8>) -> Result<T>) -> Result<T> {
-    let read = |key: &Key| store::get_all(store, key, len_max).and_then(&take);
-    match read(key) {
-        Err(e) if is_damage(&e) => read(&key.second()).map_err(|_| e),
+    let read = |store: &dyn Store, key: &Key| store::get_all(store, key, len_max).and_then(&take);
+    match read(store, key) {
+        Err(e) if is_damage(&e) => {
+            let elsewhere = || store.others().iter().find_map(|other| read(&**other, key).ok());
+            read(store, &key.second()).ok().or_else(elsewhere).ok_or(e)
+        }
         other => other,
     }
 }

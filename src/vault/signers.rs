@@ -78,11 +78,12 @@ impl SignerList {
         Self::check_at(store, key, key, &signature(key), owner)
     }
 
-    /// A list that is damaged, or its signature, from their second copies.
+    /// A list that is damaged, or its signature, from their second copies, or from another copy of the vault.
     fn by_copies(store: &dyn Store, key: &Key, owner: Option<&str>) -> Option<Signers> {
         let signed = signature(key);
         let pairs = [(key.second(), signed.clone()), (key.clone(), signed.second()), (key.second(), signed.second())];
-        pairs.iter().find_map(|(list, signed)| Self::check_at(store, key, list, signed, owner).ok())
+        let here = || pairs.iter().find_map(|(list, signed)| Self::check_at(store, key, list, signed, owner).ok());
+        here().or_else(|| store.others().iter().find_map(|other| Self::check_at(&**other, key, key, &signed, owner).ok()))
     }
 
     fn check_at(store: &dyn Store, key: &Key, list: &Key, signed: &Key, owner: Option<&str>) -> Result<Signers> {

@@ -49,7 +49,7 @@ impl StateDir {
         sys::FileLock::take(&self.0.join("lock"), wait)
     }
 
-    fn read(&self, name: &str) -> Result<Option<Zeroizing<String>>> {
+    pub(super) fn read(&self, name: &str) -> Result<Option<Zeroizing<String>>> {
         match fs::read_to_string(self.0.join(name)) {
             Ok(text) => Ok(Some(Zeroizing::new(text))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -57,7 +57,7 @@ impl StateDir {
         }
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.0.join(name);
         sys::replace_durably(&path, bytes).map_err(|e| Error::io(format!("cannot write {}", path.display()), e))
     }

@@ -148,7 +148,10 @@ impl<'a> Writer<'a> {
                 Some((digest(&bytes), key))
             }
         };
-        for _ in 0..COMMIT_ATTEMPTS {
+        for n in 0..COMMIT_ATTEMPTS {
+            if n > 0 {
+                self.vault.store.refresh();
+            }
             match self.try_commit(&facts, &segment, &public, segment_line.as_ref(), honour) {
                 // A clone of this host took the number between our look and our write.
                 Err(e) if e.kind() == ErrorKind::Conflict => continue,
@@ -200,6 +203,7 @@ impl<'a> Writer<'a> {
         self.vault.put_twice(&Key::manifest(&key), &sealed)?;
         // The manifest says that a snapshot is coming. Who deletes stores a condemnation and then looks for such; we do it the other way
         // round. So at least one of us sees the other.
+        store.refresh();
         let Some(honoured) = honour(&segment.packs)? else { return Ok(None) };
 
         let mut receipt = Receipt::default();

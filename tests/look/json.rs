@@ -149,6 +149,8 @@ fn every_command_prints_what_its_schema_says() {
     let to = home.path("restored");
     fits(&mut used, "restore", &one(json(&["restore", &at("latest"), "--to", to.to_str().unwrap()])));
     fits(&mut used, "copy", &one(json(&["copy", home.path("copied").to_str().unwrap()])));
+    fits(&mut used, "copies-list", &one(json(&["copies", "add", "other", home.path("copied").to_str().unwrap()])));
+    fits(&mut used, "copies-check", &one(json(&["copies", "check", "--repair"])));
     fits(&mut used, "key-list", &one(json(&["key", "list"])));
     let token = home.path("token");
     fits(&mut used, "key-add", &one(json(&["key", "add", "--sealer", "web2", "--output", token.to_str().unwrap()])));

@@ -70,6 +70,9 @@ pub struct Context<'a> {
     pub workers: usize,
 }
 
+/// Writes that were begun longer ago, and are still unfinished, belong to nobody: a day, in ns.
+const UNFINISHED_NS: i128 = 86_400_000_000_000;
+
 /// Prunes: deletes what is due, plans, and condemns. With a grace of nothing, deletes what it condemned if no sealer is in the way.
 ///
 /// # Errors
@@ -109,6 +112,9 @@ pub fn run(context: &Context, options: &Options) -> Result<Report> {
         } else if report.record.is_some() {
             settled.waiting = settle::run(context, &Facts { journal: journal(context)?, ..facts }, options, true)?.waiting;
         }
+    }
+    if !options.dry_run {
+        context.vault.store.tidy(now_ns - UNFINISHED_NS)?;
     }
     report.settled(settled);
     report.seconds = (context.clock.monotonic() - began).as_secs_f64();

@@ -188,7 +188,10 @@ fn seal(context: &Context, options: &Options, sources: Sources, excludes: &exclu
     state.create()?;
     let _lock = state.lock(|holder| sink.send(Event::Note(format!("waiting for another seal of this host (process {holder})"))))?;
     vault.store.tidy(clock.now_ns() - UNFINISHED_NS)?;
-    for _ in 0..ATTEMPTS_MAX {
+    for n in 0..ATTEMPTS_MAX {
+        if n > 0 {
+            vault.store.refresh();
+        }
         if let Some(report) = attempt(context, options, &sources, excludes, stream)? {
             return Ok(report);
         }
@@ -264,6 +267,8 @@ fn attempt(
         other => other?,
     };
     context.cancel.check()?;
+    // What was there when the seal began may be long ago.
+    vault.store.refresh();
     let gone = remember::check(context, &refreshed)?;
 
     let changes =

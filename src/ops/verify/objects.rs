@@ -63,14 +63,15 @@ pub fn present(context: &Context, listed: &BTreeMap<Key, Digest>, pruned: &Prune
     Ok(())
 }
 
-/// The lengths of all objects that are there.
+/// The lengths of all objects that are there. A listing: to ask for each would be a round trip each.
 pub fn sizes(context: &Context, listed: &BTreeMap<Key, Digest>) -> Result<BTreeMap<Key, u64>> {
     let mut sizes = BTreeMap::new();
-    for key in listed.keys() {
-        if let Some(len) = context.vault.store.stat(key)? {
-            sizes.insert(key.clone(), len);
+    context.vault.store.list("", &mut |key, len| {
+        if listed.contains_key(&key) {
+            sizes.insert(key, len);
         }
-    }
+        Ok(())
+    })?;
     Ok(sizes)
 }
 

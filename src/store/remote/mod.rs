@@ -13,11 +13,14 @@ mod traffic;
 mod webdav;
 mod xml;
 
-use std::sync::{Arc, mpsc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, mpsc},
+};
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    store::{Key, Store, Upload, conflict, missing, place::Url, short},
+    store::{Glimpse, Key, Store, Upload, conflict, missing, place::Url, short},
     sys,
 };
 
@@ -29,6 +32,10 @@ const ATTEMPTS_MAX: u32 = 7;
 const PAUSE_MS: u64 = 200;
 /// The longest pause, in ms.
 const PAUSE_MS_MAX: u64 = 10_000;
+/// How the names of files begin that are still being written, where a server lets others see them.
+const UNFINISHED: &str = ".tmp-";
+/// Signatures whose times are kept from a list: who asks for one asks for all.
+const TIMES_MAX: usize = 1 << 20;
 /// Bytes compared at once.
 const COMPARE_LEN: usize = 4 << 20;
 
@@ -56,25 +63,38 @@ impl Failure {
 pub type Attempt<T> = std::result::Result<T, Failure>;
 
 /// What became of a put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Put {
-    /// The object is stored.
-    Done,
+    /// The object is stored; with its mark, if the server says it.
+    Done(Option<String>),
     /// Something is there already.
     Exists,
 }
 
-/// Objects below a place, by their path below it, with their lengths; and where the list goes on.
+/// What a server says of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Its path below the place.
+    pub path: String,
+    /// Its length.
+    pub len: u64,
+    /// When it was stored, by the server's clock, in ns since 1970, if it says so.
+    pub stored_ns: Option<i128>,
+    /// The server's mark of its content; may be empty.
+    pub tag: String,
+}
+
+/// Objects below a place; and where the list goes on.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// Paths and lengths, not in order, not all of them keys.
-    pub found: Vec<(String, u64)>,
+    /// Files, not in order, not all of them objects.
+    pub found: Vec<Found>,
     /// Where the next page begins.
     pub next: Option<String>,
 }
 
-/// What lies in one folder: files with lengths, folders with a slash at their end; `None` if there is no such folder.
-type Folder = Option<Vec<(String, u64)>>;
+/// What lies in one folder: files, and folders with a slash at the end of their paths; `None` if there is no such folder.
+type Folder = Option<Vec<Found>>;
 
 /// One way of speaking to a server. Each call is one attempt.
 pub trait Backend: Send + Sync + 'static {
@@ -86,6 +106,22 @@ pub trait Backend: Send + Sync + 'static {
     fn stat(&self, path: &str) -> Attempt<Option<u64>>;
     /// Lists what lies below the folder `folder` (`""` for all), from `next` on.
     fn list(&self, folder: &str, next: Option<&str>) -> Attempt<Page>;
+    /// What lies below the folder, with marks, if one request tells all of it.
+    fn glance(&self, _folder: &str) -> Attempt<Option<Vec<Found>>> {
+        Ok(None)
+    }
+    /// When an object was stored, by the server's clock.
+    fn stored_ns(&self, path: &str) -> Attempt<Option<i128>>;
+    /// Removes what writers left unfinished that died, if it was begun before.
+    fn tidy(&self, before_ns: i128) -> Attempt<()> {
+        for found in self.list("", None)?.found {
+            let name = found.path.rsplit('/').next().unwrap_or_default();
+            if name.starts_with(UNFINISHED) && found.stored_ns.is_some_and(|at| at < before_ns) {
+                self.delete(&found.path)?;
+            }
+        }
+        Ok(())
+    }
     /// Removes an object, or nothing.
     fn delete(&self, path: &str) -> Attempt<()>;
     /// Where this is, without any secret.
@@ -96,6 +132,8 @@ pub trait Backend: Send + Sync + 'static {
 pub struct Remote<B> {
     backend: Arc<B>,
     settings: Arc<Settings>,
+    /// When signatures of snapshots were stored, as lists showed it.
+    times: Arc<Mutex<HashMap<Key, i128>>>,
 }
 
 /// Opens the store at `url`. Costs no request yet.
@@ -105,11 +143,9 @@ pub struct Remote<B> {
 pub fn open(url: &Url, settings: Settings) -> Result<Arc<dyn Store>> {
     let settings = Arc::new(settings);
     Ok(match url.scheme.as_str() {
-        "s3" => Arc::new(Remote { backend: Arc::new(s3::S3::open(url, settings.clone())?), settings }),
-        "sftp" => Arc::new(Remote { backend: Arc::new(sftp::Sftp::open(url, settings.clone())?), settings }),
-        "webdav" | "webdavs" | "webdav+http" => {
-            Arc::new(Remote { backend: Arc::new(webdav::WebDav::open(url, settings.clone())?), settings })
-        }
+        "s3" => Arc::new(Remote::new(s3::S3::open(url, settings.clone())?, settings)),
+        "sftp" => Arc::new(Remote::new(sftp::Sftp::open(url, settings.clone())?, settings)),
+        "webdav" | "webdavs" | "webdav+http" => Arc::new(Remote::new(webdav::WebDav::open(url, settings.clone())?, settings)),
         other => {
             return Err(Error::usage(format!("this coffre knows no vaults at {other}://"))
                 .hint("give a directory, s3://BUCKET/PATH, sftp://HOST/PATH or webdav://HOST/PATH"));
@@ -118,6 +154,14 @@ pub fn open(url: &Url, settings: Settings) -> Result<Arc<dyn Store>> {
 }
 
 impl<B: Backend> Remote<B> {
+    fn new(backend: B, settings: Arc<Settings>) -> Self {
+        Self { backend: Arc::new(backend), settings, times: Arc::default() }
+    }
+
+    fn times(&self) -> MutexGuard<'_, HashMap<Key, i128>> {
+        self.times.lock().expect("nobody panics while holding the times")
+    }
+
     /// Makes attempts until one succeeds, or trying again makes no sense any more.
     fn persist<T: Send + 'static>(&self, what: &str, attempt: impl Fn(&B) -> Attempt<T> + Send + Sync + 'static) -> Result<T> {
         let attempt = Arc::new(attempt);
@@ -165,11 +209,16 @@ impl<B: Backend> Remote<B> {
         {
             return self.settle(key, len, &bytes);
         }
+        self.send(key, bytes).map(drop)
+    }
+
+    /// Sends `bytes` without a look for what may be there. Returns the server's mark of them.
+    fn send(&self, key: &Key, bytes: Arc<[u8]>) -> Result<Option<String>> {
         let (path, sent) = (key.as_str().to_owned(), bytes.clone());
         match self.persist(&format!("write {key}"), move |b| b.put(&path, &sent))? {
-            Put::Done => Ok(()),
+            Put::Done(tag) => Ok(tag),
             Put::Exists => match self.stat(key)? {
-                Some(len) => self.settle(key, len, &bytes),
+                Some(len) => self.settle(key, len, &bytes).map(|()| None),
                 None => Err(Error::unavailable(format!("{} says both that {key} is there and that it is not", self.backend.describe()))),
             },
         }
@@ -197,8 +246,20 @@ impl<B: Backend> Store for Remote<B> {
         self.put_all(key, bytes.into())
     }
 
+    fn put_new(&self, key: &Key, bytes: &[u8]) -> Result<Option<String>> {
+        self.send(key, bytes.into())
+    }
+
+    fn glance(&self, prefix: &str) -> Result<Option<Vec<(Key, Glimpse)>>> {
+        let folder = prefix.to_owned();
+        let what = format!("list {}", if prefix.is_empty() { "what is" } else { prefix });
+        let found = self.persist(&what, move |b| b.glance(&folder))?;
+        let glimpse = |found: Found| Some((Key::parse(&found.path)?, Glimpse { len: found.len, tag: found.tag }));
+        Ok(found.map(|found| found.into_iter().filter_map(glimpse).collect()))
+    }
+
     fn begin(&self) -> Result<Box<dyn Upload>> {
-        Ok(Box::new(Pending { remote: Remote { backend: self.backend.clone(), settings: self.settings.clone() }, bytes: Vec::new() }))
+        Ok(Box::new(Pending { remote: self.clone(), bytes: Vec::new() }))
     }
 
     fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()> {
@@ -227,10 +288,15 @@ impl<B: Backend> Store for Remote<B> {
             let (folder, from) = (prefix.to_owned(), next.take());
             let what = format!("list {}", if prefix.is_empty() { "what is" } else { prefix });
             let page: Page = self.persist(&what, move |b| b.list(&folder, from.as_deref()))?;
-            for (path, len) in page.found {
-                if let Some(key) = Key::parse(&path) {
-                    each(key, len)?;
+            for found in page.found {
+                let Some(key) = Key::parse(&found.path) else { continue };
+                if let Some(at) = found.stored_ns.filter(|_| found.path.starts_with("snaps/") && found.path.ends_with(".sig")) {
+                    let mut times = self.times();
+                    if times.len() < TIMES_MAX {
+                        times.insert(key.clone(), at);
+                    }
                 }
+                each(key, found.len)?;
             }
             next = page.next;
             if next.is_none() {
@@ -239,9 +305,22 @@ impl<B: Backend> Store for Remote<B> {
         }
     }
 
+    fn stored_ns(&self, key: &Key) -> Result<Option<i128>> {
+        if let Some(at) = self.times().get(key) {
+            return Ok(Some(*at));
+        }
+        let path = key.as_str().to_owned();
+        self.persist(&format!("look at {key}"), move |b| b.stored_ns(&path))
+    }
+
     fn delete(&self, key: &Key) -> Result<()> {
+        self.times().remove(key);
         let path = key.as_str().to_owned();
         self.persist(&format!("delete {key}"), move |b| b.delete(&path))
+    }
+
+    fn tidy(&self, before_ns: i128) -> Result<()> {
+        self.persist("look for unfinished writes", move |b| b.tidy(before_ns))
     }
 
     fn is_empty(&self) -> Result<bool> {
@@ -251,6 +330,12 @@ impl<B: Backend> Store for Remote<B> {
 
     fn describe(&self) -> String {
         self.backend.describe()
+    }
+}
+
+impl<B> Clone for Remote<B> {
+    fn clone(&self) -> Self {
+        Self { backend: self.backend.clone(), settings: self.settings.clone(), times: self.times.clone() }
     }
 }
 
@@ -294,12 +379,12 @@ fn list_folders(folder: &str, depth_max: usize, list: &(dyn Fn(&str) -> Attempt<
                 threads.into_iter().map(|thread| thread.join().expect("a listing's panic is ours")).collect()
             });
             for entries in listed {
-                for (path, len) in entries?.unwrap_or_default() {
-                    match path.strip_suffix('/') {
+                for found in entries?.unwrap_or_default() {
+                    match found.path.strip_suffix('/') {
                         // What a file system puts into its root is passed over.
                         Some("lost+found") => (),
                         Some(inside) => deeper.push(inside.to_owned()),
-                        None => page.found.push((path, len)),
+                        None => page.found.push(found),
                     }
                 }
             }

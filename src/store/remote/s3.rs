@@ -10,7 +10,7 @@ use crate::{
     store::{
         place::Url,
         remote::{
-            Attempt, Backend, Failure, Page, Put, Settings,
+            Attempt, Backend, Failure, Found, Page, Put, Settings,
             credentials::{Aws, Keys},
             http::{Answer, Http, Request, encoded, refused},
             sign::{ToSign, sha256, signed},
@@ -144,7 +144,7 @@ impl S3 {
         let headers: &[(&'static str, String)] = if once { &[("if-none-match", "*".to_owned())] } else { &[] };
         let answer = self.call("PUT", &self.object(path), "", headers, Some(bytes), ANSWER_MAX)?;
         match answer.status {
-            200 | 201 | 204 => Ok(Put::Done),
+            200 | 201 | 204 => Ok(Put::Done(mark(&answer))),
             412 => Ok(Put::Exists),
             501 if once => {
                 self.unconditional.store(true, Ordering::Relaxed);
@@ -194,11 +194,45 @@ impl S3 {
         let answer = self.call("POST", object, query, &[], Some(list.as_bytes()), ANSWER_MAX)?;
         // An error may come after the status: the server answers before it is done.
         match answer.status {
-            200 if !xml::has(&String::from_utf8_lossy(&answer.body), "Error") => Ok(Put::Done),
+            200 if !xml::has(&String::from_utf8_lossy(&answer.body), "Error") => {
+                Ok(Put::Done(xml::text(&String::from_utf8_lossy(&answer.body), "ETag").map(|tag| tag.trim_matches('"').to_owned())))
+            }
             200 => Err(Failure::passing(Error::unavailable("the server could not put the parts together"))),
             _ => Err(self.refused(&answer)),
         }
     }
+
+    /// One page of a list, from `next` on, and where it goes on.
+    fn page(&self, folder: &str, next: Option<&str>) -> Attempt<Page> {
+        let prefix = if folder.is_empty() { self.folder.clone() } else { format!("{}{folder}/", self.folder) };
+        let token = next.map(|token| format!("continuation-token={}&", encoded(token, true))).unwrap_or_default();
+        let query = format!("{token}list-type=2&prefix={}", encoded(&prefix, true));
+        let answer = self.call("GET", "", &query, &[], None, ANSWER_MAX)?;
+        if answer.status != 200 {
+            return Err(self.refused(&answer));
+        }
+        self.seen.store(true, Ordering::Relaxed);
+        let text = String::from_utf8_lossy(&answer.body);
+        let mut page = Page::default();
+        xml::each(&text, "Contents", |entry| {
+            let path = xml::text(entry, "Key").and_then(|key| key.strip_prefix(&self.folder).map(str::to_owned));
+            let size = xml::text(entry, "Size").and_then(|size| size.parse().ok());
+            let tag = xml::text(entry, "ETag").map(|tag| tag.trim_matches('"').to_owned()).unwrap_or_default();
+            let stored_ns = xml::text(entry, "LastModified").and_then(|text| sys::parse_server_time(&text));
+            let named = path.filter(|path| !path.ends_with('/')).zip(size);
+            page.found.extend(named.map(|(path, len)| Found { path, len, stored_ns, tag }));
+        });
+        if xml::text(&text, "IsTruncated").as_deref() == Some("true") {
+            let cut = || Failure::lasting(Error::unavailable("the server cuts a list and does not say how it goes on"));
+            page.next = Some(xml::text(&text, "NextContinuationToken").ok_or_else(cut)?);
+        }
+        Ok(page)
+    }
+}
+
+/// The mark of the object that was put.
+fn mark(answer: &Answer) -> Option<String> {
+    answer.header("etag").map(|tag| tag.trim_matches('"').to_owned()).filter(|tag| !tag.is_empty())
 }
 
 impl Backend for S3 {
@@ -248,26 +282,45 @@ impl Backend for S3 {
     }
 
     fn list(&self, folder: &str, next: Option<&str>) -> Attempt<Page> {
-        let prefix = if folder.is_empty() { self.folder.clone() } else { format!("{}{folder}/", self.folder) };
-        let token = next.map(|token| format!("continuation-token={}&", encoded(token, true))).unwrap_or_default();
-        let query = format!("{token}list-type=2&prefix={}", encoded(&prefix, true));
-        let answer = self.call("GET", "", &query, &[], None, ANSWER_MAX)?;
+        self.page(folder, next)
+    }
+
+    fn glance(&self, folder: &str) -> Attempt<Option<Vec<Found>>> {
+        let page = self.page(folder, None)?;
+        Ok((page.next.is_none() && page.found.iter().all(|found| !found.tag.is_empty())).then_some(page.found))
+    }
+
+    fn stored_ns(&self, path: &str) -> Attempt<Option<i128>> {
+        let answer = self.call("HEAD", &self.object(path), "", &[], None, ANSWER_MAX)?;
+        match answer.status {
+            200 => Ok(answer.header("last-modified").and_then(sys::parse_server_time)),
+            404 => Ok(None),
+            _ => Err(self.refused(&answer)),
+        }
+    }
+
+    fn tidy(&self, before_ns: i128) -> Attempt<()> {
+        let answer = self.call("GET", "", &format!("prefix={}&uploads=", encoded(&self.folder, true)), &[], None, ANSWER_MAX)?;
+        // A server that knows no uploads in parts has none that are unfinished, and who may only add objects tidies nothing.
+        if matches!(answer.status, 403 | 404 | 405 | 501) {
+            return Ok(());
+        }
         if answer.status != 200 {
             return Err(self.refused(&answer));
         }
-        self.seen.store(true, Ordering::Relaxed);
-        let text = String::from_utf8_lossy(&answer.body);
-        let mut page = Page::default();
-        xml::each(&text, "Contents", |entry| {
-            let path = xml::text(entry, "Key").and_then(|key| key.strip_prefix(&self.folder).map(str::to_owned));
-            let size = xml::text(entry, "Size").and_then(|size| size.parse().ok());
-            page.found.extend(path.zip(size).filter(|(path, _)| !path.ends_with('/')));
+        let mut unfinished = Vec::new();
+        xml::each(&String::from_utf8_lossy(&answer.body), "Upload", |upload| {
+            let begun = xml::text(upload, "Initiated").and_then(|text| sys::parse_server_time(&text));
+            let named = xml::text(upload, "Key").zip(xml::text(upload, "UploadId"));
+            unfinished.extend(named.filter(|(key, _)| key.starts_with(&self.folder) && begun.is_some_and(|at| at < before_ns)));
         });
-        if xml::text(&text, "IsTruncated").as_deref() == Some("true") {
-            let cut = || Failure::lasting(Error::unavailable("the server cuts a list and does not say how it goes on"));
-            page.next = Some(xml::text(&text, "NextContinuationToken").ok_or_else(cut)?);
+        for (object, id) in unfinished {
+            let answer = self.call("DELETE", &object, &format!("uploadId={}", encoded(&id, true)), &[], None, ANSWER_MAX)?;
+            if !matches!(answer.status, 200 | 204 | 404) {
+                return Err(self.refused(&answer));
+            }
         }
-        Ok(page)
+        Ok(())
     }
 
     fn delete(&self, path: &str) -> Attempt<()> {

@@ -11,7 +11,7 @@ use crate::{
     store::{
         place::Url,
         remote::{
-            Attempt, Backend, Failure, Page, Put, Settings,
+            Attempt, Backend, Failure, Found, Page, Put, Settings,
             ssh::{Message, Packet, Ssh, Words},
         },
     },
@@ -129,7 +129,7 @@ impl Sftp {
         }
     }
 
-    fn attributes(&self, ssh: &Ssh, path: &[u8]) -> Attempt<Option<(u32, u64)>> {
+    fn attributes(&self, ssh: &Ssh, path: &[u8]) -> Attempt<Option<Attributes>> {
         let packet = self.ask(ssh, STAT, Message::default().bytes(path))?;
         match (packet.kind, status(&packet)) {
             (ATTRS, _) => attributes(&mut Words(&packet.body)).map(Some).ok_or_else(nonsense),
@@ -141,7 +141,7 @@ impl Sftp {
     }
 
     fn kind_of(&self, ssh: &Ssh, path: &[u8]) -> Attempt<Option<u32>> {
-        Ok(self.attributes(ssh, path)?.map(|(mode, _)| mode & TYPE))
+        Ok(self.attributes(ssh, path)?.map(|found| found.mode & TYPE))
     }
 
     /// Writes a file that nobody sees yet, and has it reach the disk if the server can do that.
@@ -164,7 +164,7 @@ impl Sftp {
         done(&self.ask(ssh, CLOSE, Message::default().bytes(&handle))?)
     }
 
-    fn folder(&self, ssh: &Ssh, path: &str) -> Attempt<Option<Vec<(String, u64)>>> {
+    fn folder(&self, ssh: &Ssh, path: &str) -> Attempt<Option<Vec<Found>>> {
         let Some(handle) = self.handle(self.ask(ssh, OPENDIR, Message::default().bytes(&self.path(path)))?)? else { return Ok(None) };
         let mut found = Vec::new();
         loop {
@@ -179,13 +179,13 @@ impl Sftp {
             let mut words = Words(&packet.body);
             for _ in 0..words.u32().ok_or_else(nonsense)? {
                 let (name, _) = (words.bytes().ok_or_else(nonsense)?, words.bytes().ok_or_else(nonsense)?);
-                let (mode, len) = attributes(&mut words).ok_or_else(nonsense)?;
+                let Attributes { mode, len, stored_ns } = attributes(&mut words).ok_or_else(nonsense)?;
                 let name = String::from_utf8_lossy(name);
                 let whole = if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
                 match mode & TYPE {
                     _ if name == "." || name == ".." => (),
-                    FOLDER => found.push((format!("{whole}/"), 0)),
-                    FILE => found.push((whole, len)),
+                    FOLDER => found.push(Found { path: format!("{whole}/"), ..Found::default() }),
+                    FILE => found.push(Found { path: whole, len, stored_ns, tag: String::new() }),
                     _ => (),
                 }
             }
@@ -195,16 +195,24 @@ impl Sftp {
     }
 }
 
-/// Mode and length.
-fn attributes(words: &mut Words) -> Option<(u32, u64)> {
+/// What is said of a file.
+struct Attributes {
+    mode: u32,
+    len: u64,
+    stored_ns: Option<i128>,
+}
+
+fn attributes(words: &mut Words) -> Option<Attributes> {
     let flags = words.u32()?;
     let len = if flags & 1 != 0 { words.u64()? } else { 0 };
     if flags & 2 != 0 {
         words.u64()?;
     }
     let mode = if flags & 4 != 0 { words.u32()? } else { 0 };
+    let mut stored_ns = None;
     if flags & 8 != 0 {
-        words.u64()?;
+        words.u32()?;
+        stored_ns = Some(i128::from(words.u32()?) * 1_000_000_000);
     }
     if flags & 0x8000_0000 != 0 {
         for _ in 0..words.u32()? {
@@ -212,7 +220,7 @@ fn attributes(words: &mut Words) -> Option<(u32, u64)> {
             words.bytes()?;
         }
     }
-    Some((mode, len))
+    Some(Attributes { mode, len, stored_ns })
 }
 
 fn status(packet: &Packet) -> Option<u32> {
@@ -247,7 +255,7 @@ impl Backend for Sftp {
         let target = self.path(path);
         let above = target.iter().rposition(|b| *b == b'/').map(|at| target[..at].to_vec()).unwrap_or_default();
         let random: [u8; 8] = sys::random().map_err(Failure::lasting)?;
-        let unfinished = [&above[..], if above.is_empty() { b"" } else { b"/" }, format!(".tmp-{}", hex(&random)).as_bytes()].concat();
+        let unfinished = [&above[..], if above.is_empty() { b"" } else { b"/" }, format!("{}{}", super::UNFINISHED, hex(&random)).as_bytes()].concat();
         if let Err(failure) = self.write(ssh, &unfinished, bytes) {
             let _ = self.ask(ssh, REMOVE, Message::default().bytes(&unfinished));
             // The first object of its folder.
@@ -260,7 +268,7 @@ impl Backend for Sftp {
         // This one leaves alone what is there, unlike that of POSIX; with a server that does not, the look before is what counts.
         let moved = self.ask(ssh, RENAME, Message::default().bytes(&unfinished).bytes(&target))?;
         if status(&moved) == Some(OK) {
-            return Ok(Put::Done);
+            return Ok(Put::Done(None));
         }
         let _ = self.ask(ssh, REMOVE, Message::default().bytes(&unfinished));
         match self.attributes(ssh, &target)? {
@@ -305,7 +313,11 @@ impl Backend for Sftp {
 
     fn stat(&self, path: &str) -> Attempt<Option<u64>> {
         let found = self.attributes(&*self.ssh()?, &self.path(path))?;
-        Ok(found.filter(|(mode, _)| mode & TYPE == FILE).map(|(_, len)| len))
+        Ok(found.filter(|found| found.mode & TYPE == FILE).map(|found| found.len))
+    }
+
+    fn stored_ns(&self, path: &str) -> Attempt<Option<i128>> {
+        Ok(self.attributes(&*self.ssh()?, &self.path(path))?.and_then(|found| found.stored_ns))
     }
 
     fn list(&self, folder: &str, _: Option<&str>) -> Attempt<Page> {

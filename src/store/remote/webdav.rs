@@ -13,7 +13,7 @@ use crate::{
     store::{
         place::Url,
         remote::{
-            Attempt, Backend, Failure, Page, Put, Settings,
+            Attempt, Backend, Failure, Found, Page, Put, Settings,
             credentials::{basic, netrc},
             http::{Answer, Http, Request, encoded, refused},
             xml,
@@ -24,6 +24,9 @@ use crate::{
 
 /// Longest list accepted, in bytes.
 const LIST_MAX: usize = 256 << 20;
+/// What is asked of files.
+const PROPERTIES: &[u8] =
+    br#"<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/><getlastmodified/></prop></propfind>"#;
 /// Deepest folder looked into; a vault has four levels.
 const DEPTH_MAX: usize = 8;
 
@@ -116,11 +119,10 @@ impl WebDav {
     }
 
     /// What lies in one folder: files with lengths, and folders with a slash at their end. `None` if there is no such folder.
-    fn folder(&self, path: &str) -> Attempt<Option<Vec<(String, u64)>>> {
-        let body = br#"<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>"#;
+    fn folder(&self, path: &str) -> Attempt<Option<Vec<Found>>> {
         let slash = if path.is_empty() { "" } else { "/" };
         let headers = vec![("depth", "1".to_owned()), ("content-type", "application/xml".to_owned())];
-        let answer = self.call("PROPFIND", format!("{}{slash}", self.url(path)), headers, Some(body), LIST_MAX)?;
+        let answer = self.call("PROPFIND", format!("{}{slash}", self.url(path)), headers, Some(PROPERTIES), LIST_MAX)?;
         match answer.status {
             207 => (),
             404 => return Ok(None),
@@ -135,13 +137,18 @@ impl WebDav {
                 href.trim_end_matches('/').ends_with(&format!("{}{}", self.folder, encoded(path, false)).trim_end_matches('/').to_owned());
             let whole = if path.is_empty() { decoded(name) } else { format!("{path}/{}", decoded(name)) };
             match (is_folder, xml::text(entry, "getcontentlength").and_then(|len| len.parse().ok())) {
-                (true, _) if !own => found.push((format!("{whole}/"), 0)),
-                (false, Some(len)) => found.push((whole, len)),
+                (true, _) if !own => found.push(Found { path: format!("{whole}/"), ..Found::default() }),
+                (false, Some(len)) => found.push(Found { path: whole, len, stored_ns: stored(entry), tag: String::new() }),
                 _ => (),
             }
         });
         Ok(Some(found))
     }
+}
+
+/// When a file was stored.
+fn stored(entry: &str) -> Option<i128> {
+    xml::text(entry, "getlastmodified").and_then(|text| sys::parse_server_time(&text))
 }
 
 fn decoded(name: &str) -> String {
@@ -162,7 +169,7 @@ impl Backend for WebDav {
         self.make_folders(&above)?;
         // Under another name first: readers would see the beginning of an object that is still being written.
         let random: [u8; 8] = sys::random().map_err(Failure::lasting)?;
-        let unfinished = format!("{above}.tmp-{}", hex(&random));
+        let unfinished = format!("{above}{}{}", super::UNFINISHED, hex(&random));
         let answer = self.call("PUT", self.url(&unfinished), Vec::new(), Some(bytes), LIST_MAX)?;
         match answer.status {
             200 | 201 | 204 => (),
@@ -176,7 +183,7 @@ impl Backend for WebDav {
         let headers = vec![("destination", self.url(path)), ("overwrite", "F".to_owned())];
         let moved = self.call("MOVE", self.url(&unfinished), headers, None, LIST_MAX);
         let outcome = match moved.map(|answer| answer.status) {
-            Ok(200 | 201 | 204) => return Ok(Put::Done),
+            Ok(200 | 201 | 204) => return Ok(Put::Done(None)),
             Ok(412) => Ok(Put::Exists),
             Ok(status) => Err(refused(status, "MOVE")),
             Err(failure) => Err(failure),
@@ -201,10 +208,19 @@ impl Backend for WebDav {
         }
     }
 
-    fn stat(&self, path: &str) -> Attempt<Option<u64>> {
-        let body = br#"<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>"#;
+    fn stored_ns(&self, path: &str) -> Attempt<Option<i128>> {
         let headers = vec![("depth", "0".to_owned()), ("content-type", "application/xml".to_owned())];
-        let answer = self.call("PROPFIND", self.url(path), headers, Some(body), LIST_MAX)?;
+        let answer = self.call("PROPFIND", self.url(path), headers, Some(PROPERTIES), LIST_MAX)?;
+        match answer.status {
+            207 => Ok(stored(&String::from_utf8_lossy(&answer.body))),
+            301 | 404 => Ok(None),
+            status => Err(refused(status, "PROPFIND")),
+        }
+    }
+
+    fn stat(&self, path: &str) -> Attempt<Option<u64>> {
+        let headers = vec![("depth", "0".to_owned()), ("content-type", "application/xml".to_owned())];
+        let answer = self.call("PROPFIND", self.url(path), headers, Some(PROPERTIES), LIST_MAX)?;
         match answer.status {
             207 => {
                 let text = String::from_utf8_lossy(&answer.body);
