@@ -6,6 +6,8 @@ mod beside;
 #[path = "repair/binary.rs"]
 mod binary;
 mod common;
+#[path = "repair/status.rs"]
+mod status;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -123,7 +123,8 @@ fn read_what_is_left(store: &dyn Store, key: &Key, len: u64) -> Result<(Vec<u8>,
     Ok((object, lost))
 }
 
-/// Whether an error is one that mending may help with.
+/// Whether an error is one that mending may help with. A flipped bit in a header looks like another key, or another version.
 pub fn is_damage(e: &Error) -> bool {
-    matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unavailable)
+    use ErrorKind::{Corrupt, Missing, Unavailable, Unsupported, WrongKey};
+    matches!(e.kind(), Corrupt | Missing | Unavailable | Unsupported | WrongKey)
 }
