@@ -14,7 +14,7 @@ use std::{
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{ChunkId, Digest, FrameEntry, PackIndex, Segment, SegmentPack},
-    pack::{self, PackReader, Remembered, Unwrap},
+    pack::{self, Remembered, Unwrap},
     store::{self, Key, Store},
     sys,
     vault::{Finding, second::read_either},
@@ -110,8 +110,18 @@ impl Index {
 
     /// Adds the segments of `store` that are not in yet. Segments that cannot be read are findings, not errors.
     pub fn add_segments(&mut self, store: &dyn Store, identities: &Remembered) -> Result<Vec<Finding>> {
-        let new = store::list_all(store, "index")?.into_iter().map(|(key, _)| key).filter(|key| !self.segments.contains(key));
-        let new: Vec<Key> = new.collect();
+        let new = store::list_all(store, "index")?.into_iter().map(|(key, _)| key);
+        self.add(store, identities, new.collect())
+    }
+
+    /// Adds those of which only the second copy is left.
+    pub fn add_copied_segments(&mut self, store: &dyn Store, identities: &Remembered) -> Result<Vec<Finding>> {
+        let all = all_segments(store)?;
+        self.add(store, identities, all)
+    }
+
+    fn add(&mut self, store: &dyn Store, identities: &Remembered, mut new: Vec<Key>) -> Result<Vec<Finding>> {
+        new.retain(|key| !self.segments.contains(key));
         let threads = sys::available_cores().min(THREADS_MAX).min(new.len());
         let mut findings = Vec::new();
         std::thread::scope(|scope| -> Result<()> {
@@ -144,12 +154,12 @@ impl Index {
     }
 
     /// Adds packs that no segment names, from their own trailers. One small read a pack.
-    pub fn add_from_trailers(&mut self, store: &dyn Store, reader: &PackReader) -> Result<Vec<Finding>> {
+    pub fn add_from_trailers(&mut self, store: &dyn Store, read: impl Fn(&Digest) -> Result<PackIndex>) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
         for (key, len) in store::list_all(store, "packs")? {
             let Some(digest) = key.digest().filter(|d| !self.numbers.contains_key(d)) else { continue };
-            match reader.index(store, &digest) {
-                Ok((_, index)) => self.push(digest, len, &index),
+            match read(&digest) {
+                Ok(index) => self.push(digest, len, &index),
                 Err(e) => findings.push(Finding::new(key.as_str(), e.chain())),
             }
         }
@@ -250,6 +260,16 @@ fn open_segment(store: &dyn Store, key: &Key, identities: &[Unwrap]) -> Result<V
         pack::decompress(&compressed, SEGMENT_LEN_MAX, &mut plain, key.as_str())?;
         Ok(plain)
     })
+}
+
+/// The segments of a vault, those of which only the second copy is left among them. Two listings.
+pub fn all_segments(store: &dyn Store) -> Result<Vec<Key>> {
+    let mut all: Vec<Key> = store::list_all(store, "index")?.into_iter().map(|(key, _)| key).collect();
+    let copies = store::list_all(store, "parity/index")?;
+    all.extend(copies.iter().filter_map(|(key, _)| Key::parse(key.as_str().strip_prefix("parity/")?)));
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
 }
 
 /// Reads one segment.

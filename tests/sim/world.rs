@@ -102,6 +102,9 @@ impl World {
         for who in must {
             assert!(new.remove(who), "{} sealed, and there is no new snapshot", self.machines[*who].name);
         }
+        // A seal makes copies of keys that have none.
+        let disk = objects(&self.disk);
+        self.hurt.retain(|key, before| !key.as_str().starts_with("parity/") || before.is_none() || disk.get(key) != before.as_ref());
         new.retain(|who| !may.contains(who));
         assert!(new.is_empty(), "new snapshots of machines {new:?}, which sealed nothing");
     }
@@ -293,7 +296,7 @@ impl World {
             || self.is_hurt(&[".sig", ""].map(|end| format!("{}{end}", key.as_str()["parity/".len()..].trim_end_matches(".sig"))));
         if !key.as_str().starts_with("parity/")
             || self.disk.stat(key).unwrap().is_none()
-            || (key.as_str().ends_with(".sig") && first_is_hurt())
+            || ([".sig", ".b3"].iter().any(|end| key.as_str().ends_with(end)) && first_is_hurt())
         {
             return false;
         }
