@@ -34,6 +34,7 @@ mod restore;
 mod seal;
 mod snapshots;
 mod stats;
+mod status;
 mod stream;
 mod verify;
 
@@ -64,7 +65,7 @@ use crate::{
     name = "coffre",
     version,
     max_term_width = 110,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but not all could be read or set, 4 damage found,\n10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but not all could be read or set, 4 damage found,\n5 a recovery objective was missed, 10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
 )]
 struct Cli {
     #[command(flatten)]
@@ -143,6 +144,7 @@ enum Command {
     Copies(copies::Command),
     Audit(audit::Args),
     Head(head::Args),
+    Status(status::Args),
     /// Who can read the vault, and who can seal into it
     #[command(subcommand)]
     Key(key::Command),
@@ -331,6 +333,7 @@ impl Run<'_> {
             Command::Copies(command) => copies::run(self, command),
             Command::Audit(args) => audit::run(self, args),
             Command::Head(args) => head::run(self, args),
+            Command::Status(args) => status::run(self, args),
             Command::Key(command) => key::run(self, command),
             Command::Enroll(args) => enroll::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),

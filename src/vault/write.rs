@@ -108,8 +108,9 @@ impl<'a> Writer<'a> {
         if there {
             if let Some(beside) = key.sidecar().filter(|_| self.vault.config.parity > 0)
                 && store.stat(&beside)?.is_none()
-                && let Some(sidecar) = make_sidecar(store, &self.vault.config, &key, &digest)?
             {
+                // It was hurt before anything could mend it: not worth a name.
+                let Some(sidecar) = make_sidecar(store, &self.vault.config, &key, &digest)? else { return Ok(false) };
                 store.put(&beside, &sidecar)?;
             }
             self.stored().push(SegmentPack { digest, stored_len, index });

@@ -19,7 +19,7 @@ use crate::{
     ops::{
         audit::{Context, Report},
         chain::taken_away,
-        verify::{Pruned, check_sidecars, find_beside, listed},
+        verify::{Pruned, check_sidecars, check_signatures, find_beside, listed},
     },
     store::Key,
     sys,
@@ -56,6 +56,10 @@ pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> 
         wanted.iter().filter(|(key, _)| key.as_str().starts_with("keys/")).map(|(key, digest)| (key.second(), *digest)).collect();
     wanted.extend(beside.copies.into_iter().chain(keys));
     report.findings.extend(check_sidecars(store, &beside.sidecars, context.cancel)?);
+    if context.vault.config.parity > 0 {
+        let copies = check_signatures(store, &wanted, &report.findings, context.cancel)?;
+        report.findings.extend(copies);
+    }
     let mut there: BTreeMap<Key, u64> = BTreeMap::new();
     store.list("", &mut |key, len| {
         there.insert(key, len);

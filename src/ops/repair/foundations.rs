@@ -1,4 +1,4 @@
-//! What everything else is judged by: lists of signers, receipts, and their signatures. Each pair is right when the signature is.
+//! What everything else is judged by: lists of signers, the owner's decisions, receipts, and their signatures. Each pair is right when the signature is.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::{
         verify::Pruned,
     },
     store::{self, Key},
-    vault::{Chain, Finding, SignerList, check_receipt, is_as_made},
+    vault::{Chain, Finding, SignerList, check_receipt, is_as_made, is_record},
 };
 
 /// Longest list, receipt or signature looked at, in bytes.
@@ -32,6 +32,23 @@ pub fn signers(work: &mut Work) -> Result<SignerList> {
         pair(work, &list, &signature, |bytes, signed| SignerList::check_bytes(&list, bytes, signed, owner.as_deref()).is_ok())?;
     }
     load_signers(work)
+}
+
+/// Puts the decisions of `owner` right.
+pub fn records(work: &mut Work, owner: &str) -> Result<()> {
+    let mut names = BTreeSet::new();
+    for folder in ["gc", "parity/gc"] {
+        for (key, _) in store::list_all(&*work.context.store, folder)? {
+            let name = key.file_name();
+            names.extend(name.strip_suffix(".txt").or(name.strip_suffix(".txt.sig")).map(str::to_owned));
+        }
+    }
+    for name in names {
+        work.context.cancel.check()?;
+        let (record, signature) = (Key::fixed(format!("gc/{name}.txt")), Key::fixed(format!("gc/{name}.txt.sig")));
+        pair(work, &record, &signature, |bytes, signed| is_record(owner, &name, bytes, signed))?;
+    }
+    Ok(())
 }
 
 /// Puts receipts right that cannot be read or that a later one misses; true if any was.
