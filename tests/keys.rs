@@ -8,6 +8,8 @@ mod cost;
 mod hostile;
 #[path = "keys/owners.rs"]
 mod owners;
+#[path = "keys/planted.rs"]
+mod planted;
 #[path = "keys/races.rs"]
 mod races;
 #[path = "keys/sealers.rs"]

@@ -10,10 +10,10 @@ use std::{
 use zeroize::Zeroizing;
 
 use crate::{
-    cli::{Globals, output::visible, state_base},
+    cli::{Globals, output::visible},
     error::{Error, ErrorKind, Result},
     sys,
-    vault::{Ask, OwnerKeys, StateDir, Unlocking, Vault, public_key},
+    vault::{Ask, OwnerKeys, Unlocking, Vault, public_key},
 };
 
 /// Longest identity or passphrase file read, in bytes.
@@ -156,17 +156,8 @@ pub fn unlock(globals: &Globals, vault: &Vault) -> Result<OwnerKeys> {
 
 /// Unlocks the vault with what was gathered; a host that can only seal is told so.
 pub fn open(globals: &Globals, vault: &Vault, unlocking: Unlocking) -> Result<OwnerKeys> {
-    open_of(globals, vault, unlocking, None)
-}
-
-/// The same, with keys of this owner only, if one is given.
-pub fn open_of(globals: &Globals, vault: &Vault, unlocking: Unlocking, owner: Option<&str>) -> Result<OwnerKeys> {
-    let state = StateDir::new(&state_base()?, vault.config.id);
-    let expected = match owner {
-        Some(owner) => Some(owner.to_owned()),
-        None => state.pinned_owner()?,
-    };
-    let unlocking = unlocking.expecting(expected);
+    let state = globals.state_of(vault)?;
+    let unlocking = unlocking.expecting(state.pinned_owner()?);
     let opened = unlocking.open(&*vault.store, vault.config.id).inspect(OwnerKeys::lock_in_memory);
     if let Ok(keys) = &opened {
         warn_of_way(globals, keys);

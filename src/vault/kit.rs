@@ -33,7 +33,8 @@ file KIT and begin with the second line:
   coffre --vault PLACE mount DIR          then copy out of DIR/latest
   coffre --vault PLACE key restore KIT
 
-To restore without coffre (Debian: apt-get install age zstd python3), in PLACE:
+To restore without coffre (Debian: apt-get install age zstd python3):
+  cd PLACE
   UNLOCK > /dev/shm/id
   python3 RESTORE.py /dev/shm/id DEST
   rm /dev/shm/id
@@ -62,7 +63,7 @@ impl Vault {
                 .hint("coffre key list says why; add it anew, or print another one"));
         }
         let mut text = format!(
-            "COFFRE RECOVERY KIT\n\nvault {}\nplace {}\nowner {}\n\nThis vault opens with any one of:\n",
+            "COFFRE RECOVERY KIT\n\nvault   {}\nplace   {}\nowner   {}\n\nThis vault opens with any one of:\n",
             self.config.id,
             self.store.describe(),
             owner.sign.public()

@@ -1,242 +1,228 @@
-//! What somebody who can write to the storage puts into `keys/`: junk, what was removed, keys of his own, a whole vault.
+//! Who may add objects to a vault, or keys to its lists, and means no good; and owners who do two things at once.
 
-use std::{fs, path::Path};
+use std::{fs, process::Stdio};
 
-use crate::common::{
-    bin::{Coffre, Home, run_tool, secret, shell},
-    tree,
+use crate::{
+    Machine,
+    common::{
+        bin::{Done, Home, secret, shell},
+        tree,
+    },
 };
 
-/// A home with one small snapshot, and a second way in with the key `second`.
-fn sealed() -> Home {
+fn names(home: &Home) -> Vec<(String, bool)> {
+    let listed = home.coffre(["--json", "key", "list"]).ok().json();
+    let rows = listed["sealers"].as_array().unwrap().iter();
+    rows.map(|row| (row["name"].as_str().unwrap().to_owned(), !row["revoked"].is_null())).collect()
+}
+
+/// What a command said, on both streams.
+fn all(done: &Done) -> String {
+    format!("{}{}", done.text(), done.err)
+}
+
+fn file(home: &Home, name: &str) -> std::path::PathBuf {
+    home.vault().join(name)
+}
+
+#[test]
+fn a_revocation_holds_whatever_is_done_to_the_lists() {
     let home = Home::new();
-    tree::small(&home.source());
-    home.seal();
-    run_tool("age-keygen", "age", &["-o", home.path("second").to_str().unwrap()]);
-    let second = run_tool("age-keygen", "age", &["-y", home.path("second").to_str().unwrap()]);
-    home.owner(["key", "add", "--recipient", second.trim()]).ok();
-    home
-}
-
-fn hello(home: &Home) -> String {
-    format!("latest:{}/hello", home.source().display())
-}
-
-/// `coffre ARGS` by the second way in.
-fn second(home: &Home, args: &[&str]) -> Coffre {
-    home.coffre(["--identity", "second"]).args(args)
-}
-
-/// The worth of each way in, as the owner sees it.
-fn standings(home: &Home) -> Vec<String> {
-    let listed = home.owner(["--json", "key", "list"]).ok().json();
-    listed["ways"].as_array().unwrap().iter().map(|way| way["standing"].as_str().unwrap().to_owned()).collect()
-}
-
-/// Findings of a command, as kind and object.
-fn found(report: &serde_json::Value, list: &str) -> Vec<(String, String)> {
-    let text = |f: &serde_json::Value, name: &str| f[name].as_str().unwrap().to_owned();
-    report[list].as_array().unwrap().iter().map(|f| (text(f, "kind"), text(f, "object"))).collect()
-}
-
-const SECOND: &str = "keys/owner-0002-age.age";
-
-#[test]
-fn a_way_that_nobody_is_sure_of_is_not_the_last_one_that_is_left() {
-    let take = format!("cp -a vault/{SECOND} vault/keys/way-0002.age vault/parity/keys .");
-    let put = format!("cp {} way-0002.age vault/keys/; cp keys/* vault/parity/keys/ || true", &SECOND[5..]);
-    for (what, script, standing) in [
-        ("junk", format!("rm vault/{SECOND} vault/parity/{SECOND}; printf 'age-encryption.org/v1\\nx\\n' > vault/{SECOND}"), "unproven"),
-        ("cut", format!("for f in vault/{SECOND} vault/parity/{SECOND}; do chmod u+w $f; truncate -s 100 $f; done"), "unproven"),
-        (
-            "another file",
-            format!("cp -f vault/keys/owner-0001-age.age vault/{SECOND}; cp -f vault/{SECOND} vault/parity/{SECOND}"),
-            "unproven",
-        ),
-        (
-            "behind",
-            format!("{take}; rm vault/{SECOND} vault/parity/{SECOND}; $COFFRE key rotate; cp -f {} vault/keys/; rm -rf keys", &SECOND[5..]),
-            "behind",
-        ),
-        ("removed", format!("{take}; $COFFRE key remove 2; {put}; rm -rf keys"), "removed"),
-    ] {
-        let home = sealed();
-        let coffre = format!("{} --vault vault --identity owner.key", env!("CARGO_BIN_EXE_coffre"));
-        shell(&home.path(""), &format!("export COFFRE_STATE_DIR=state; COFFRE='{coffre}'\n{script}"));
-        assert_eq!(standings(&home), ["current", standing], "{what}");
-        home.owner(["key", "remove", "1"]).refused(1).says("is the last way into this vault");
-        assert_eq!(home.owner(["cat", &hello(&home)]).ok().text(), "hello, world\n", "{what}");
-        // It can be taken away, whatever it is, and then all is well.
-        home.owner(["key", "remove", "2"]).ok();
-        home.owner(["key", "rotate"]).ok();
-        home.seal();
-        home.owner(["verify", "--depth", "chunks"]).ok();
-        assert_eq!(standings(&home), ["current"], "{what}");
+    let web2 = Machine::enrolled(&home, "web2");
+    tree::small(&web2.source());
+    web2.seal(&web2.source());
+    home.owner(["key", "revoke", "web2"]).ok();
+    let source = web2.source();
+    let seal = || web2.coffre(&["seal", source.to_str().unwrap()]);
+    seal().refused(12).says("was revoked");
+    // An older list, with the owner's signature, under a higher number.
+    for end in ["", ".sig"] {
+        fs::copy(file(&home, &format!("signers/allowed_signers.0002{end}")), file(&home, &format!("signers/allowed_signers.0099{end}")))
+            .unwrap();
     }
-}
-
-#[test]
-fn a_removed_way_that_comes_back_is_told_and_gets_nothing_new() {
-    let home = sealed();
-    shell(&home.path(""), "cp -a vault off");
-    home.owner(["key", "kit", "2"]).ok();
-    let kit = home.owner(["key", "kit", "2"]).ok().text();
-    fs::write(home.path("kit"), kit).unwrap();
-    home.owner(["key", "remove", "2"]).ok();
-    home.seal();
-    // An old kit is not taken while there is another way in.
-    second(&home, &["key", "restore", "kit"]).refused(1).says("was removed from this vault by an owner");
-    shell(&home.path(""), "cp -an off/. vault/");
-    let returned = [("returned".to_owned(), SECOND.to_owned())];
-    assert_eq!(found(&home.coffre(["--json", "verify"]).run().exits(4).json(), "damage"), returned);
-    assert_eq!(found(&home.coffre(["--json", "audit"]).run().exits(4).json(), "findings"), returned);
-    // It reads what it could read, and changes nothing.
-    let read = second(&home, &["cat", &hello(&home)]).ok().says("an owner removed owner-0002-age.age");
-    assert_eq!(read.text(), "hello, world\n");
-    for change in [&["key", "rotate"][..], &["key", "remove", "1"], &["key", "add", "--recipient", &home.recipient()]] {
-        second(&home, change).refused(12).says("was removed from this vault");
+    for command in ["verify", "audit"] {
+        let said = all(&home.owner([command]).run().exits(4));
+        assert!(said.contains("is a copy of list number 2"), "{said}");
     }
-    assert_eq!(home.owner(["--json", "key", "rotate"]).ok().json()["ways"], 1);
-    fs::write(home.source().join("later"), "later\n").unwrap();
-    home.seal();
-    second(&home, &["cat", &hello(&home).replace("hello", "later")]).run().exits(1);
-    home.owner(["key", "remove", "2"]).ok();
-    home.owner(["verify", "--depth", "chunks"]).ok();
-}
-
-#[test]
-fn who_lost_all_but_a_removed_way_can_still_get_in() {
-    let home = sealed();
-    fs::write(home.path("kit"), home.owner(["key", "kit", "2"]).ok().text()).unwrap();
-    home.owner(["key", "remove", "2"]).ok();
-    shell(&home.path(""), "rm vault/keys/owner-* vault/parity/keys/owner-*");
-    second(&home, &["key", "restore", "kit"]).ok();
-    second(&home, &["key", "add", "--recipient", &home.recipient()]).ok();
-    assert_eq!(home.owner(["cat", &hello(&home)]).ok().text(), "hello, world\n");
-}
-
-#[test]
-fn an_epoch_that_no_owner_tells_of_is_none() {
-    let home = sealed();
-    let plant = |number: u32| {
-        let file = home.vault().join(format!("keys/epoch-{number:04}.age"));
-        secret(&home.path("junk"), "junk\n");
-        run_tool("age", "age", &["-r", &home.recipient(), "-o", file.to_str().unwrap(), home.path("junk").to_str().unwrap()]);
-    };
-    plant(9999);
-    plant(2);
-    let untold = |kind: &str, numbers: &[&str]| -> Vec<(String, String)> {
-        numbers.iter().map(|n| (kind.to_owned(), format!("keys/epoch-{n}.age"))).collect()
-    };
-    // Before any rotation it may be one of an older coffre, of which nobody told.
-    assert_eq!(found(&home.coffre(["--json", "verify"]).ok().json(), "notices"), untold("unsigned", &["9999", "0002"]));
-    let said = home.owner(["key", "add", "--recipient", &home.recipient()]).ok();
-    assert!(!said.err.contains("warning"), "{}", said.err);
-    assert_eq!(home.owner(["--json", "key", "rotate"]).ok().json()["epoch"], 3);
-    home.seal();
-    assert_eq!(found(&home.coffre(["--json", "verify"]).run().exits(4).json(), "damage"), untold("stranger", &["9999"]));
-    assert_eq!(found(&home.coffre(["--json", "audit"]).run().exits(4).json(), "findings"), untold("stranger", &["9999"]));
-    home.owner(["key", "remove", "3"]).ok();
-    for key in ["owner.key", "second"] {
-        assert_eq!(home.coffre(["--identity", key, "cat", &hello(&home)]).ok().text(), "hello, world\n", "{key}");
-        let listed = home.coffre(["--json", "--identity", key, "key", "list"]).ok();
-        assert!(listed.json()["epoch"] == 3 && listed.err.is_empty(), "{key}: {listed:?}");
-    }
-    shell(&home.path(""), "rm -f vault/keys/epoch-9999.age vault/parity/keys/epoch-9999.age");
-    home.seal();
-    home.owner(["verify", "--depth", "chunks"]).ok();
-}
-
-/// The id of a vault.
-fn id(home: &Home) -> String {
-    fs::read_to_string(home.vault().join("VAULT")).unwrap().lines().find(|l| l.starts_with("id ")).unwrap()[3..].to_owned()
-}
-
-/// Puts keys of the vault of `thief`, under the id of that of `home`, into `target`, sealed to the owner's public key.
-fn plant(home: &Home, thief: &Home, target: &Path) {
-    let file = thief.vault().join("keys/owner-0001-age.age");
-    let opened = run_tool("age", "age", &["-d", "-i", thief.key().to_str().unwrap(), file.to_str().unwrap()]);
-    secret(&home.path("planted"), &opened.replace(&id(thief), &id(home)));
-    run_tool("age", "age", &["-r", &home.recipient(), "-o", target.to_str().unwrap(), home.path("planted").to_str().unwrap()]);
-}
-
-#[test]
-fn a_machine_that_is_new_to_the_vault_is_not_kept_out_by_planted_keys() {
-    let (home, thief) = (sealed(), Home::new());
-    for name in ["owner-0000-age.age", "owner-0009-age.age"] {
-        plant(&home, &thief, &home.vault().join("keys").join(name));
-    }
-    fs::copy(home.vault().join("keys/way-0001.age"), home.vault().join("keys/way-0000.age")).unwrap();
-    fs::copy(home.vault().join("keys/way-0001.age"), home.vault().join("keys/way-0009.age")).unwrap();
-    let fresh = || home.owner(["cat", &hello(&home)]).env("COFFRE_STATE_DIR", home.path("fresh"));
-    assert_eq!(fresh().ok().text(), "hello, world\n");
-}
-
-#[test]
-fn who_knows_the_owners_key_does_not_take_a_forged_vault() {
-    let (home, thief) = (sealed(), Home::new());
-    tree::small(&thief.source());
-    thief.seal();
-    let line = |home: &Home| fs::read_to_string(home.vault().join("signers/allowed_signers")).unwrap().lines().next().unwrap().to_owned();
-    let kit = home.owner(["key", "kit"]).ok().text();
-    secret(&home.path("kit.line"), kit.lines().find(|l| l.starts_with("owner ")).unwrap());
-    secret(&home.path("list.line"), &format!("{}\n", line(&home)));
-    secret(&home.path("kit"), &kit);
-    let (real, forged) = (home.vault(), thief.vault());
-    let key = run_tool("age-keygen", "age", &["-y", thief.key().to_str().unwrap()]);
-    assert!(!kit.contains(key.trim()));
-    let coffre = |vault: &Path, args: &[&str]| {
-        home.bare(["--vault", vault.to_str().unwrap(), "--identity", thief.key().to_str().unwrap()])
-            .args(args)
-            .env("COFFRE_STATE_DIR", home.path("fresh"))
-    };
-    for file in ["kit.line", "list.line", "kit"] {
-        home.coffre(["verify", "--owner-key", file]).ok();
-        home.coffre(["audit", "--owner-key", file]).ok();
-        home.owner(["restore", "latest", "--to", "back", "--owner-key", file]).ok();
-        home.bare(["--vault", forged.to_str().unwrap(), "verify", "--owner-key", file])
-            .env("COFFRE_STATE_DIR", home.path("fresh"))
-            .run()
-            .exits(4);
-        coffre(&forged, &["restore", "latest", "--to", "out", "--owner-key", file]).run().exits(4);
-    }
-    // Without it nothing tells one from the other.
-    coffre(&forged, &["verify", "--depth", "chunks"]).ok();
-    assert!(!home.path("out").exists() && real.exists());
-}
-
-#[test]
-fn a_kit_with_a_typing_error_anywhere_is_refused_and_the_right_one_taken() {
-    let home = sealed();
-    home.owner(["key", "rotate"]).ok();
-    home.seal();
-    let kit = home.owner(["key", "kit", "2"]).ok().text();
-    shell(&home.path(""), "rm -r vault/keys vault/parity/keys");
-    let lines: Vec<&str> = kit.lines().collect();
-    let blocks: Vec<usize> = lines.iter().enumerate().filter(|(_, l)| l.starts_with("-----BEGIN")).map(|(n, _)| n).collect();
-    assert_eq!(blocks.len(), 2, "{kit}");
-    for block in blocks {
-        // In the header, and in the content.
-        for n in [block + 3, block + 12] {
-            let line = lines[n];
-            let other = if line.as_bytes()[20] == b'A' { "B" } else { "A" };
-            let wrong = [&lines[..n], &[format!("{}{other}{}", &line[..20], &line[21..]).as_str()], &lines[n + 1..]].concat().join("\n");
-            fs::write(home.path("wrong"), wrong).unwrap();
-            let code = second(&home, &["key", "restore", "wrong"]).run().code;
-            assert!(code == 4 || code == 12, "{n}: {code}");
-            assert!(!home.vault().join("keys").exists() && !home.vault().join("parity/keys").exists(), "{n}");
+    home.owner(["snapshots"]).ok().says("is a copy of list number 2");
+    seal().refused(12).says("was revoked");
+    assert!(names(&home).contains(&("web2".to_owned(), true)));
+    // What an owner does next goes on from the genuine one.
+    home.owner(["key", "add", "--sealer", "web3", "--output", home.path("t3").to_str().unwrap()]).ok();
+    assert!(names(&home).contains(&("web2".to_owned(), true)) && names(&home).contains(&("web3".to_owned(), false)));
+    // The machine that revoked knows that there was a newer list.
+    for number in ["0003", "0099", "0100"] {
+        for end in ["", ".sig"] {
+            fs::remove_file(file(&home, &format!("signers/allowed_signers.{number}{end}"))).unwrap();
+            let _ = fs::remove_file(file(&home, &format!("parity/signers/allowed_signers.{number}{end}")));
         }
     }
-    fs::write(home.path("kit"), kit).unwrap();
-    second(&home, &["key", "restore", "kit"]).ok();
-    assert_eq!(second(&home, &["cat", &hello(&home)]).ok().text(), "hello, world\n");
+    let said = all(&home.owner(["verify"]).run().exits(4));
+    assert!(said.contains("has seen list number 100"), "{said}");
 }
 
 #[test]
-fn of_several_recipients_all_are_added_or_none() {
-    let home = sealed();
-    let plugin = bech32::encode::<bech32::Bech32>(bech32::Hrp::parse("age1nosuchplugin").unwrap(), &[1, 2, 3]).unwrap();
-    let args = ["key", "add", "--recipient", &home.recipient(), "--recipient", &plugin];
-    home.owner(args).refused(1).says("install age-plugin-nosuchplugin");
-    assert_eq!(standings(&home), ["current", "current"]);
+fn owners_who_change_the_list_at_once_lose_nothing() {
+    for round in 0..4 {
+        let home = Home::new();
+        Machine::enrolled(&home, "web2");
+        let add = |name: &str| {
+            let token = home.path(name);
+            home.owner(["key", "add", "--sealer", name, "--output", token.to_str().unwrap()])
+        };
+        let mut children = vec![
+            home.owner(["key", "revoke", "web2"]).spawn(&home.path("log0")),
+            add("web3").spawn(&home.path("log1")),
+            add("web4").spawn(&home.path("log2")),
+        ];
+        for (n, child) in children.iter_mut().enumerate() {
+            let status = child.wait().unwrap();
+            assert!(status.success(), "round {round}: {}", fs::read_to_string(home.path(format!("log{n}"))).unwrap());
+        }
+        let listed: std::collections::BTreeMap<String, bool> = names(&home).into_iter().collect();
+        assert_eq!((listed["web2"], listed["web3"], listed["web4"]), (true, false, false), "round {round}");
+        home.owner(["verify"]).ok();
+        home.coffre(["audit"]).ok();
+    }
+}
+
+/// A thief who knows what every sealer knows puts a file where the next sealer's keys will be.
+#[test]
+fn nobody_but_an_owner_chooses_the_keys_of_a_sealer() {
+    let home = Home::new();
+    let web2 = Machine::enrolled(&home, "web2");
+    let state = fs::read_dir(web2.state()).unwrap().next().unwrap().unwrap().path();
+    let own = fs::read_to_string(state.join("sealer")).unwrap();
+    let meta = own.lines().find_map(|line| line.strip_prefix("meta ")).unwrap();
+    let forged: String = own
+        .lines()
+        .map(|line| match line.split_once(' ').unwrap() {
+            ("name", _) => "name web5\n".to_owned(),
+            ("sign", _) => format!("sign {}\n", "42".repeat(32)),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    tree::write(home.path("forged"), &forged);
+    for folder in ["keys", "parity/keys"] {
+        shell(&home.path(""), &format!("age -r {meta} -o vault/{folder}/sealer-web5.age forged"));
+    }
+    let web5 = Machine::enrolled(&home, "web5");
+    let state = fs::read_dir(web5.state()).unwrap().next().unwrap().unwrap().path();
+    let given = fs::read_to_string(state.join("sealer")).unwrap();
+    let field = |text: &str, name: &str| text.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned)).unwrap();
+    for name in ["sign ", "domain ", "dk "] {
+        assert_ne!(field(&given, name), field(&forged, name), "{name}");
+    }
+    tree::small(&web5.source());
+    web5.seal(&web5.source());
+    home.owner(["verify", "--depth", "chunks"]).ok();
+    // One who replaces a file that an owner made gains nothing either.
+    for folder in ["keys", "parity/keys"] {
+        shell(&home.path(""), &format!("rm -f vault/{folder}/sealer-web5.age && age -r {meta} -o vault/{folder}/sealer-web5.age forged"));
+    }
+    home.owner(["key", "add", "--sealer", "web5", "--again"]).refused(4).says("make a sealer of another name");
+}
+
+#[test]
+fn a_number_that_somebody_took_stops_no_seal() {
+    let home = Home::new();
+    let web2 = Machine::enrolled(&home, "web2");
+    tree::small(&web2.source());
+    web2.seal(&web2.source());
+    for junk in ["9999999999.age", "9999999999.b3", "0000000002.age", "0000000003.b3.sig"] {
+        tree::write(file(&home, &format!("snaps/web2/{junk}")), b"junk");
+    }
+    for wanted in ["web2/4", "web2/5"] {
+        assert_eq!(web2.seal(&web2.source())["snapshot"], wanted);
+    }
+    let rows = home.owner(["--json", "snapshots", "--host", "web2"]).ok().json();
+    assert_eq!(rows.as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_token_serves_one_host_even_if_two_come_at_once_and_none_from_a_copy() {
+    let home = Home::new();
+    let (web2, thief) = (Machine::new(&home, "web2"), Machine::new(&home, "thief"));
+    web2.invite(&[]);
+    home.coffre(["copy", home.path("copy").to_str().unwrap()]).ok();
+    assert!(!home.path("copy/enrol").exists());
+    let token = web2.token();
+    let mut both: Vec<_> = [&web2, &thief]
+        .iter()
+        .enumerate()
+        .map(|(n, m)| m.coffre(&["enroll", token.to_str().unwrap()]).spawn(&home.path(format!("log{n}"))))
+        .collect();
+    let codes: Vec<Option<i32>> = both.iter_mut().map(|child| child.wait().unwrap().code()).collect();
+    assert!(codes.contains(&Some(0)) && codes.contains(&Some(12)), "{codes:?}");
+    let there = shell(&home.vault(), "find enrol -type f 2>/dev/null || true");
+    assert_eq!(there, "");
+    // A host that is revoked is told so, and a token that nobody made convinces nobody.
+    let winner = if codes[0] == Some(0) { &web2 } else { &thief };
+    let text = fs::read_to_string(&token).unwrap();
+    let key = text.trim().rsplit(':').next().unwrap();
+    secret(&home.path("made-up"), &text.replace(key, &format!("{}{}", &key[..key.len() - 4], "AAAA")));
+    winner.coffre(&["enroll", home.path("made-up").to_str().unwrap()]).refused(12);
+    home.owner(["key", "revoke", "web2"]).ok();
+    winner.coffre(&["enroll", token.to_str().unwrap()]).refused(12).says("was revoked");
+    home.owner(["key", "revoke", "web2", "--since", "2999-01-01"]).refused(2).says("still to come");
+}
+
+#[test]
+fn a_tail_that_was_taken_away_is_missed_as_long_as_anything_of_it_is_left() {
+    let home = Home::new();
+    for n in 0..3 {
+        tree::write(home.source().join("file"), tree::noise(n, 20_000));
+        home.seal();
+    }
+    let audit = |home: &Home| home.coffre(["audit"]).env("COFFRE_STATE_DIR", home.path("nothing")).run();
+    audit(&home).exits(0);
+    let remove = |pattern: &str| drop(shell(&home.vault(), &format!("rm -f {pattern}")));
+    shell(&home.path(""), "cp -a vault whole");
+    // The newest one, but for its second copies.
+    remove("snaps/*/0000000003.*");
+    let said = all(&audit(&home).exits(4));
+    assert!(said.contains("coffre verify --repair brings the snapshot back"), "{said}");
+    home.owner(["verify", "--repair"]).run();
+    audit(&home).exits(0);
+    home.owner(["verify", "--depth", "chunks"]).ok();
+    // All signatures, with their copies: a seal that died leaves one, and nothing that goes on from it.
+    remove("snaps/*/*.sig parity/snaps/*/*.sig");
+    let found = audit(&home).exits(4).text();
+    assert_eq!((found.matches("snapshot-deleted").count(), found.matches("unsigned").count()), (2, 1), "{found}");
+    let same = shell(&home.path(""), "rm -rf vault && mv whole vault");
+    assert_eq!(same, "");
+    home.owner(["verify"]).ok();
+}
+
+#[test]
+fn another_machine_with_the_same_key_is_told_of_until_somebody_accepts_it() {
+    let home = Home::new();
+    let web2 = Machine::enrolled(&home, "web2");
+    tree::small(&web2.source());
+    web2.seal(&web2.source());
+    shell(&home.path(""), "cp -a web2.state clone.state");
+    let clone = Machine::new(&home, "clone");
+    tree::small(&clone.source());
+    clone.seal(&clone.source());
+    let verify = || {
+        let said = all(&web2.coffre(&["verify"]).run().exits(4));
+        assert!(said.contains("was not made here"), "{said}");
+    };
+    verify();
+    web2.coffre(&["seal", web2.source().to_str().unwrap()]).ok().says("was not made here");
+    verify();
+    web2.coffre(&["head", "--accept"]).ok();
+    web2.coffre(&["verify"]).ok();
+}
+
+#[test]
+fn a_token_that_cannot_be_printed_is_made_again() {
+    let home = Home::new();
+    let full = Stdio::from(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_coffre"));
+    command.args(["--vault".as_ref(), home.vault().as_os_str(), "--identity".as_ref(), home.key().as_os_str()]);
+    command.args(["key", "add", "--sealer", "web2"]).env("COFFRE_STATE_DIR", home.state()).stdout(full);
+    let said = command.output().unwrap();
+    let text = String::from_utf8(said.stderr).unwrap();
+    assert!(!said.status.success() && text.contains("coffre key add --sealer web2 --again"), "{text}");
 }
