@@ -117,6 +117,7 @@ pub const EXAMPLES: &[(&str, &[Example])] = &[
             ("coffre copies check --repair", "put right in each what is damaged, from the others"),
         ],
     ),
+    ("copies remove", &[("coffre copies remove usb", "this host forgets about it; the copy stays")]),
     ("key list", &[("coffre key list", "")]),
     (
         "key add",

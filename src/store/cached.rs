@@ -298,6 +298,10 @@ impl Store for Cached {
         })
     }
 
+    fn refresh(&self) {
+        self.shared.inner.refresh();
+    }
+
     fn others(&self) -> &[Arc<dyn Store>] {
         self.shared.inner.others()
     }
@@ -314,6 +318,10 @@ impl Store for Cached {
     fn delete(&self, key: &Key) -> Result<()> {
         lock(&self.shared.lens).remove(key);
         self.shared.inner.delete(key)
+    }
+
+    fn is_far(&self) -> bool {
+        self.shared.inner.is_far()
     }
 
     fn is_empty(&self) -> Result<bool> {

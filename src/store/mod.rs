@@ -101,6 +101,10 @@ pub trait Store: Send + Sync {
         }
         self.put(key, bytes)
     }
+    /// Whether each look costs time and money: the store is at the other end of a line.
+    fn is_far(&self) -> bool {
+        false
+    }
     /// Removes an object.
     fn delete(&self, key: &Key) -> Result<()>;
     /// Whether nothing at all is here, not even what is no object.

@@ -1,6 +1,6 @@
 //! A store on a server, seen through what was seen of it before: objects never change, so what was read once need not be read again.
 //!
-//! For seals, which look at much and read little. One list shows all that is there, with the server's marks; small objects that bear
+//! For seals and mounts, which look at much and read little. One list shows all that is there, with the server's marks; small objects that bear
 //! the mark they bore when they were read, or written, are those; what the list does not show is put without another look.
 //! Nothing here outlives `refresh` but bytes by their mark, and a server without marks is asked everything.
 
@@ -95,7 +95,7 @@ impl Seen {
                 look.insert(key.clone(), glimpse.clone());
             }
         }
-        if let Some(tag) = tag {
+        if let Some(tag) = tag.filter(|_| !is_manifest(key)) {
             known.keep(key, tag, bytes);
         }
     }
@@ -106,13 +106,15 @@ fn is_below(path: &str, folder: &str) -> bool {
     folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether objects like this are worth keeping: those that every seal reads.
+/// Whether objects like this are worth keeping: those that are read again and again.
 fn is_wanted(key: &Key, len: usize) -> bool {
-    let path = key.as_str();
     let bulk = ["packs/", "index/", "parity/", "damaged/"];
-    // Whoever seals cannot read manifests.
-    let manifest = path.starts_with("snaps/") && path.ends_with(".age");
-    len <= KEPT_LEN_MAX && !manifest && !bulk.iter().any(|folder| path.starts_with(folder))
+    len <= KEPT_LEN_MAX && !bulk.iter().any(|folder| key.as_str().starts_with(folder))
+}
+
+/// Manifests, which whoever seals cannot read.
+fn is_manifest(key: &Key) -> bool {
+    key.as_str().starts_with("snaps/") && key.as_str().ends_with(".age")
 }
 
 impl Known {
@@ -125,6 +127,21 @@ impl Known {
             self.kept.insert(key.clone(), (tag, bytes.into()));
             self.changed = true;
         }
+    }
+}
+
+impl Known {
+    /// Keeps on the disk what is new, without what a look over all of the vault does not show any more.
+    fn save(&mut self, file: &Path) {
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
+        if let Some(Some(all)) = self.looks.get("") {
+            self.kept.retain(|key, (tag, _)| all.get(key).is_some_and(|seen| seen.tag == *tag));
+        }
+        // Whoever cannot keep anything asks again.
+        let dir = file.parent().unwrap_or(Path::new("."));
+        let _ = sys::create_private_dir(dir).and_then(|()| sys::replace(file, &encode(&self.kept)));
     }
 }
 
@@ -150,7 +167,8 @@ impl Store for Seen {
 
     fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()> {
         let Some(Some(seen)) = self.glimpse(key)? else { return self.inner.get(key, offset, buf) };
-        let kept = self.known().kept.get(key).filter(|(tag, bytes)| *tag == seen.tag && bytes.len() as u64 == seen.len).map(|(_, b)| b.clone());
+        let kept =
+            self.known().kept.get(key).filter(|(tag, bytes)| *tag == seen.tag && bytes.len() as u64 == seen.len).map(|(_, b)| b.clone());
         if let Some(kept) = kept {
             let from = usize::try_from(offset).unwrap_or(usize::MAX);
             let wanted = from.checked_add(buf.len()).and_then(|to| kept.get(from..to)).ok_or_else(|| short(key))?;
@@ -181,9 +199,10 @@ impl Store for Seen {
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()> {
         self.look(prefix)?;
-        let found: Option<Vec<(Key, u64)>> = self.known().covering(prefix).map(|look| {
-            look.iter().filter(|(key, _)| is_below(key.as_str(), prefix)).map(|(key, seen)| (key.clone(), seen.len)).collect()
-        });
+        let found: Option<Vec<(Key, u64)>> = self
+            .known()
+            .covering(prefix)
+            .map(|look| look.iter().filter(|(key, _)| is_below(key.as_str(), prefix)).map(|(key, seen)| (key.clone(), seen.len)).collect());
         match found {
             Some(found) => found.into_iter().try_for_each(|(key, len)| each(key, len)),
             None => self.inner.list(prefix, each),
@@ -195,7 +214,9 @@ impl Store for Seen {
     }
 
     fn refresh(&self) {
-        self.known().looks.clear();
+        let mut known = self.known();
+        known.save(&self.file);
+        known.looks.clear();
     }
 
     fn replace(&self, key: &Key, bytes: &[u8], aside: &Key) -> Result<()> {
@@ -206,6 +227,10 @@ impl Store for Seen {
     fn delete(&self, key: &Key) -> Result<()> {
         self.refresh();
         self.inner.delete(key)
+    }
+
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
     }
 
     fn is_empty(&self) -> Result<bool> {
@@ -224,15 +249,7 @@ impl Store for Seen {
 
 impl Drop for Seen {
     fn drop(&mut self) {
-        let mut known = std::mem::take(&mut *self.known());
-        if let Some(Some(all)) = known.looks.get("") {
-            known.kept.retain(|key, (tag, _)| all.get(key).is_some_and(|seen| seen.tag == *tag));
-        }
-        if known.changed {
-            // Whoever cannot keep anything asks again.
-            let dir = self.file.parent().unwrap_or(Path::new("."));
-            let _ = sys::create_private_dir(dir).and_then(|()| sys::replace(&self.file, &encode(&known.kept)));
-        }
+        self.known().save(&self.file);
     }
 }
 

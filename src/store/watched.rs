@@ -134,6 +134,10 @@ impl Store for Watched {
         self.watch.call(|| format!("delete {key}"), || self.inner.delete(key))
     }
 
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     fn is_empty(&self) -> Result<bool> {
         self.watch.call(|| "look whether anything is".to_owned(), || self.inner.is_empty())
     }

@@ -76,7 +76,7 @@ fn each_copy_is_seen_at_a_glance() {
     let rows = listed(&home);
     assert!(rows[1]["error"].as_str().unwrap().contains("no vault"), "{}", rows[1]);
     assert_eq!(rows[2]["snapshots"], json!(3));
-    home.coffre(["copies", "check"]).refused(1).says("near");
+    home.coffre(["copies", "check"]).run().exits(1).says("near");
     home.coffre(["copies", "remove", "near"]).ok();
     home.coffre(["copies", "check"]).ok();
     home.coffre(["copies", "remove", "near"]).refused(1).says("there are far");

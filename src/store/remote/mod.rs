@@ -319,6 +319,10 @@ impl<B: Backend> Store for Remote<B> {
         self.persist(&format!("delete {key}"), move |b| b.delete(&path))
     }
 
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn tidy(&self, before_ns: i128) -> Result<()> {
         self.persist("look for unfinished writes", move |b| b.tidy(before_ns))
     }
