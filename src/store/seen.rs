@@ -33,13 +33,16 @@ pub struct Seen {
     known: Mutex<Known>,
 }
 
+/// Small objects with the server's marks of them.
+type Kept = BTreeMap<Key, (String, Arc<[u8]>)>;
+
 /// What lies below a folder; `None` if one request does not tell.
 type Look = Option<BTreeMap<Key, Glimpse>>;
 
 #[derive(Default)]
 struct Known {
     looks: BTreeMap<String, Look>,
-    kept: BTreeMap<Key, (String, Arc<[u8]>)>,
+    kept: Kept,
     /// The vault is too large for one list.
     large: bool,
     changed: bool,
@@ -254,7 +257,7 @@ impl Drop for Seen {
 }
 
 /// One line an object and its bytes, the shortest objects first; a hash of it all at the end.
-fn encode(kept: &BTreeMap<Key, (String, Arc<[u8]>)>) -> Vec<u8> {
+fn encode(kept: &Kept) -> Vec<u8> {
     let mut objects: Vec<_> = kept.iter().filter(|(_, (tag, _))| !tag.contains(['\n', ' '])).collect();
     objects.sort_by_key(|(key, (_, bytes))| (bytes.len(), (*key).clone()));
     let mut all = format!("{MAGIC}\n").into_bytes();
@@ -270,13 +273,13 @@ fn encode(kept: &BTreeMap<Key, (String, Arc<[u8]>)>) -> Vec<u8> {
     all
 }
 
-fn decode(file: &[u8]) -> Option<BTreeMap<Key, (String, Arc<[u8]>)>> {
+fn decode(file: &[u8]) -> Option<Kept> {
     let (all, hash) = file.split_at_checked(file.len().checked_sub(32)?)?;
     if digest(all).as_bytes()[..] != *hash {
         return None;
     }
     let mut rest = all.strip_prefix(MAGIC.as_bytes())?.strip_prefix(b"\n")?;
-    let mut kept = BTreeMap::new();
+    let mut kept = Kept::new();
     while !rest.is_empty() {
         let end = rest.iter().position(|b| *b == b'\n')?;
         let mut words = std::str::from_utf8(&rest[..end]).ok()?.split(' ');

@@ -27,7 +27,7 @@ fn day(home: &Home, n: usize, round: u64) -> PathBuf {
     fs::create_dir_all(dir.join("below")).unwrap();
     fs::write(dir.join("stays"), noise(200_000, n as u64)).unwrap();
     fs::write(dir.join("below/changes"), noise(60_000, 1000 + n as u64 * 10 + round)).unwrap();
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         fs::write(dir.join("below/comes and goes"), noise(40_000, n as u64 + 77)).unwrap();
     }
     dir
