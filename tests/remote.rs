@@ -5,6 +5,10 @@ mod common;
 
 #[path = "remote/far.rs"]
 mod far;
+#[path = "remote/guard.rs"]
+mod guard;
+#[path = "remote/line.rs"]
+mod line;
 #[path = "remote/many.rs"]
 mod many;
 

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     error::Result,
     format::digest,
-    store::{Glimpse, Key, Store, Upload, short},
+    store::{Glimpse, Holds, Key, Store, Upload, short},
     sys,
 };
 
@@ -230,6 +230,18 @@ impl Store for Seen {
     fn delete(&self, key: &Key) -> Result<()> {
         self.refresh();
         self.inner.delete(key)
+    }
+
+    fn holds(&self) -> Result<Holds> {
+        self.inner.holds()
+    }
+
+    fn hold(&self, days: u32) {
+        self.inner.hold(days);
+    }
+
+    fn held_until_ns(&self, key: &Key) -> Result<Option<i128>> {
+        self.inner.held_until_ns(key)
     }
 
     fn is_far(&self) -> bool {

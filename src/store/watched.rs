@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     error::Result,
-    store::{Glimpse, Key, Store, Upload},
+    store::{Glimpse, Holds, Key, Store, Upload},
     sys::Clock,
 };
 
@@ -132,6 +132,18 @@ impl Store for Watched {
 
     fn delete(&self, key: &Key) -> Result<()> {
         self.watch.call(|| format!("delete {key}"), || self.inner.delete(key))
+    }
+
+    fn holds(&self) -> Result<Holds> {
+        self.watch.call(|| "look at the bucket".to_owned(), || self.inner.holds())
+    }
+
+    fn hold(&self, days: u32) {
+        self.inner.hold(days);
+    }
+
+    fn held_until_ns(&self, key: &Key) -> Result<Option<i128>> {
+        self.watch.call(|| "look at the bucket".to_owned(), || self.inner.held_until_ns(key))
     }
 
     fn is_far(&self) -> bool {

@@ -29,6 +29,8 @@ pub struct Sides {
     pub to: Listing,
     /// Receipts of the vault: those that the copy lacks, or all.
     pub chain: Chain,
+    /// Days for which the vault has its objects held.
+    pub lock_days: u32,
     /// Which snapshots are wanted, of each sealer.
     pub bounds: Bounds,
     /// Objects that lists below `gc/` of the vault name: what is to go, or went, and what takes its place.
@@ -62,7 +64,7 @@ pub fn look(context: &Context, which: &[Which]) -> Result<Sides> {
     let bounds = Bounds::of(which, &from, &chain)?;
     let forked = forked(context, &from, &to)?;
     let gone = gone(context, &vault, &from, &to)?;
-    Ok(Sides { from, to, chain, bounds, decided, gone, forked })
+    Ok(Sides { from, to, chain, lock_days: vault.config.lock_days, bounds, decided, gone, forked })
 }
 
 /// What records that only the copy has say is gone: snapshots, and what was deleted with them.

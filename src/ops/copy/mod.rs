@@ -90,6 +90,9 @@ pub fn run(context: &Context, options: &Options) -> Result<Report> {
     let mut report = Report { from: context.from.describe(), to: context.to.describe(), dry_run: options.dry_run, ..Report::default() };
     for round in 1.. {
         let sides = look::look(context, &options.which)?;
+        if sides.lock_days > 0 && !options.dry_run && context.to.holds()?.locks {
+            context.to.hold(sides.lock_days);
+        }
         let plan = plan::plan(&sides);
         report.findings = plan.findings.clone();
         report.present = plan.present;

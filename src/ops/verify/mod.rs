@@ -7,6 +7,7 @@ mod beside;
 mod chain;
 mod chunks;
 mod extent;
+mod held;
 mod objects;
 mod pruned;
 
@@ -201,6 +202,7 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
         let hurt: BTreeSet<&str> = report.damage.iter().map(|f| f.object.as_str()).collect();
         chosen.note(context, depth, whole.into_iter().filter(|pack| !hurt.contains(Key::pack(pack).as_str())));
     }
+    held::check(context, &chain, &mut report)?;
     if !report.is_clean() {
         // A prune may have gone on meanwhile.
         Pruned::load(context.vault, owner.as_deref(), &mut Vec::new())?.excuse(&mut report);

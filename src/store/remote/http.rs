@@ -165,6 +165,10 @@ impl Http {
             ureq::Error::Io(e) if e.to_string().starts_with("failed to lookup address") => {
                 ("no host has this name".to_owned(), "check the host, and that this machine is on the net", !known)
             }
+            // TLS says so by way of the connection.
+            ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData && e.to_string().contains("certificate") => {
+                (format!("no trusted connection: {e}"), "SSL_CERT_FILE may name the certificate of the server's authority", true)
+            }
             ureq::Error::Io(e) => (format!("the connection broke: {e}"), "try again later", false),
             ureq::Error::Rustls(e) => {
                 (format!("no trusted connection: {e}"), "SSL_CERT_FILE may name the certificate of the server's authority", true)
