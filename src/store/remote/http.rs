@@ -81,8 +81,11 @@ impl Http {
     /// `Usage` if the certificates that `SSL_CERT_FILE` or `AWS_CA_BUNDLE` names cannot be read.
     pub fn new(settings: Arc<Settings>) -> Result<Self> {
         let mut tls = TlsConfig::builder();
-        if let Some(path) = (settings.env)("AWS_CA_BUNDLE").or_else(|| (settings.env)("SSL_CERT_FILE")) {
-            tls = tls.root_certs(RootCerts::from(certificates(&path)?));
+        // Whoever sets both, perhaps one of them for all of a machine, means both.
+        let named: Vec<String> = ["AWS_CA_BUNDLE", "SSL_CERT_FILE"].into_iter().filter_map(|name| (settings.env)(name)).collect();
+        if !named.is_empty() {
+            let trusted = named.iter().map(|path| certificates(path)).collect::<Result<Vec<_>>>()?;
+            tls = tls.root_certs(RootCerts::from(trusted.concat()));
         }
         let agent = Agent::config_builder()
             .http_status_as_error(false)
