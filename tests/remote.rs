@@ -81,6 +81,19 @@ fn keeps_the_contract(server: &Server, exclusive: bool) {
         }
     });
     assert_eq!(store::list_all(&*many, "packs").unwrap().len(), 1200);
+    assert!(many.glance("packs").unwrap().is_none(), "more than one request tells");
+    // Where lists bear marks, a mark is that of the content, and the put says it too.
+    let (one, two) = (Key::fixed("snaps/h/0000000001.b3"), Key::fixed("snaps/h/0000000002.b3"));
+    let said = [many.put_new(&one, b"one"), many.put_new(&two, b"two")].map(Result::unwrap);
+    many.put_new(&one, b"one").unwrap();
+    if let Some(seen) = many.glance("snaps").unwrap() {
+        let marks: Vec<_> = [&one, &two].iter().map(|key| seen.iter().find(|(k, _)| k == *key).unwrap().1.clone()).collect();
+        assert_eq!((seen.len(), marks[0].len), (2, 3));
+        assert!(marks.iter().all(|mark| !mark.tag.is_empty()) && marks[0].tag != marks[1].tag);
+        assert!(said.iter().zip(&marks).all(|(said, mark)| said.as_ref().is_none_or(|said| *said == mark.tag)), "{said:?} {marks:?}");
+    } else {
+        assert!(!server.url("").starts_with("s3"), "S3 has marks");
+    }
 }
 
 /// One vault, from its making to its copy.

@@ -30,7 +30,7 @@ const MAGIC: &str = "coffre-seen 1";
 pub struct Seen {
     inner: Arc<dyn Store>,
     file: PathBuf,
-    known: Mutex<Known>,
+    known: Arc<Mutex<Known>>,
 }
 
 /// Small objects with the server's marks of them.
@@ -54,11 +54,11 @@ impl Seen {
         let name: String = digest(inner.describe().as_bytes()).to_string().chars().take(16).collect();
         let file = dir.join(name);
         let kept = std::fs::read(&file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
-        Self { inner, file, known: Mutex::new(Known { kept, ..Known::default() }) }
+        Self { inner, file, known: Arc::new(Mutex::new(Known { kept, ..Known::default() })) }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().expect("nobody panics while holding what was seen")
+        lock(&self.known)
     }
 
     /// Looks below the folder that `path` is in, or is, if that was not done and may be worth it.
@@ -92,12 +92,7 @@ impl Seen {
     /// Notes what was put.
     fn note(&self, key: &Key, bytes: &[u8], tag: Option<String>) {
         let mut known = self.known();
-        let glimpse = Glimpse { len: bytes.len() as u64, tag: tag.clone().unwrap_or_default() };
-        for (folder, look) in &mut known.looks {
-            if let Some(look) = look.as_mut().filter(|_| is_below(key.as_str(), folder)) {
-                look.insert(key.clone(), glimpse.clone());
-            }
-        }
+        known.note(key, Glimpse { len: bytes.len() as u64, tag: tag.clone().unwrap_or_default() });
         if let Some(tag) = tag.filter(|_| !is_manifest(key)) {
             known.keep(key, tag, bytes);
         }
@@ -120,7 +115,20 @@ fn is_manifest(key: &Key) -> bool {
     key.as_str().starts_with("snaps/") && key.as_str().ends_with(".age")
 }
 
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    known.lock().expect("nobody panics while holding what was seen")
+}
+
 impl Known {
+    /// Adds an object to what looks showed.
+    fn note(&mut self, key: &Key, glimpse: Glimpse) {
+        for (folder, look) in &mut self.looks {
+            if let Some(look) = look.as_mut().filter(|_| is_below(key.as_str(), folder)) {
+                look.insert(key.clone(), glimpse.clone());
+            }
+        }
+    }
+
     fn covering(&self, path: &str) -> Option<&BTreeMap<Key, Glimpse>> {
         self.looks.iter().find_map(|(folder, look)| look.as_ref().filter(|_| is_below(path, folder)))
     }
@@ -165,7 +173,7 @@ impl Store for Seen {
     }
 
     fn begin(&self) -> Result<Box<dyn Upload>> {
-        self.inner.begin()
+        Ok(Box::new(SeenUpload { inner: self.inner.begin()?, known: self.known.clone(), len: 0 }))
     }
 
     fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()> {
@@ -259,6 +267,27 @@ impl Store for Seen {
 
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+}
+
+/// An upload that is in all looks once it is done.
+struct SeenUpload {
+    inner: Box<dyn Upload>,
+    known: Arc<Mutex<Known>>,
+    len: u64,
+}
+
+impl Upload for SeenUpload {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.len += bytes.len() as u64;
+        self.inner.write(bytes)
+    }
+
+    fn commit(self: Box<Self>, key: &Key) -> Result<()> {
+        let Self { inner, known, len } = *self;
+        inner.commit(key)?;
+        lock(&known).note(key, Glimpse { len, tag: String::new() });
+        Ok(())
     }
 }
 
