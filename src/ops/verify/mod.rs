@@ -215,11 +215,15 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
     Ok(report)
 }
 
+/// Objects of a vault on a server that are read at once, 1 MiB of each: while one waits for its answer, others fill the line.
+const WORKERS_FAR: usize = 8;
+
 /// Runs `work` on every item, on several threads; stops early when the person wants to.
 fn in_parallel<T: Sync>(context: &Context, items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     use std::sync::atomic::{AtomicUsize, Ordering};
     let next = AtomicUsize::new(0);
-    sys::share(context.workers.clamp(1, items.len().max(1)), || {
+    let workers = if context.vault.store.is_far() { context.workers.max(WORKERS_FAR) } else { context.workers };
+    sys::share(workers.clamp(1, items.len().max(1)), || {
         while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
             context.cancel.check()?;
             work(item)?;
