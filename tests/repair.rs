@@ -54,7 +54,7 @@ fn subject() -> Subject {
 }
 
 fn host_in(store: Arc<dyn Store>) -> Host {
-    let made = vault::create_with(store, &[Way::Age(identity().to_public())], "host1", 5).unwrap();
+    let made = vault::create_with(store, &[Way::Age(identity().to_public())], "host1", vault::Promise { parity: 5, lock_days: 0 }).unwrap();
     Host::with(made.vault, Arc::new(made.owner), made.sealer)
 }
 

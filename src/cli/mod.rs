@@ -205,12 +205,12 @@ impl Globals {
 }
 
 impl Globals {
-    /// Opens the vault to seal into it; of one on a server what was seen of it before is not asked for again.
-    fn open_to_seal(&self) -> Result<Opened> {
+    /// Opens the vault to seal into it, or to read it; of one on a server what was seen of it before is not asked for again.
+    fn open_remembering(&self) -> Result<Opened> {
         let (store, path) = self.store()?;
-        let store: Arc<dyn Store> = match path {
-            Some(_) => store,
-            None => Arc::new(Seen::new(store, &state_base()?.join("seen"))),
+        let store: Arc<dyn Store> = match store.is_far() {
+            true => Arc::new(Seen::new(store, &state_base()?.join("seen"))),
+            false => store,
         };
         let vault = Vault::open(store)?;
         let state = self.state_of(&vault)?;
@@ -224,7 +224,7 @@ const DISK_CACHE_BYTES: u64 = 2 << 30;
 impl Globals {
     /// Opens the vault to read from it, and its copies where it has lost something; of one on a server up to `disk_cache` bytes are kept here, encrypted as they are.
     fn open_to_read(&self, disk_cache: u64) -> Result<Opened> {
-        let mut opened = self.with_copies(self.open()?)?;
+        let mut opened = self.with_copies(self.open_remembering()?)?;
         if let (None, Some(base)) = (&opened.path, cache_base().filter(|_| disk_cache > 0)) {
             let dir = base.join(opened.vault.config.id.to_string());
             opened.vault.store = Arc::new(Cached::new(opened.vault.store, &dir, disk_cache)?);

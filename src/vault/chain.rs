@@ -13,8 +13,8 @@ use crate::{
     vault::{Finding, PUBLIC_LEN_MAX, SignerList, Trouble, Vault, sign, snapshots::OBJECT_LEN_MAX},
 };
 
-/// Threads that read receipts.
-const THREADS_MAX: usize = 4;
+/// Threads that read receipts: of a vault on a server each waits for an answer most of the time.
+const THREADS_MAX: usize = 16;
 
 /// A snapshot whose receipt is signed by its sealer.
 #[derive(Clone, Debug)]

@@ -32,6 +32,8 @@ pub enum Trouble {
     Unsigned,
     /// A way in that an owner removed.
     Returned,
+    /// The vault says that its objects are held against everybody, and this one is not.
+    Unlocked,
 }
 
 impl Trouble {
@@ -50,6 +52,7 @@ impl Trouble {
             Self::OtherVault => "other-vault",
             Self::Unsigned => "unsigned",
             Self::Returned => "returned",
+            Self::Unlocked => "unlocked",
         }
     }
 
@@ -65,6 +68,9 @@ impl Trouble {
             Self::Stranger => "it does not count: ask who can write to the vault, and move it out",
             Self::Revoked => "it does not count; coffre snapshots --revoked lists it",
             Self::OtherVault => "it does not count: move it out, and ask how it came here",
+            Self::Unlocked => {
+                "ask who changed the bucket's object lock, or put the object there in another way; a copy elsewhere is as good as a lock"
+            }
             Self::Unsigned => {
                 "it does not count: a seal did not finish, or the signature was taken away; compare heads (coffre head) with the host"
             }
@@ -74,7 +80,7 @@ impl Trouble {
 
     /// Whether another copy of the vault can put it right.
     pub fn is_damage(self) -> bool {
-        !matches!(self, Self::Fork | Self::Stranger | Self::Revoked | Self::OtherVault | Self::Unsigned | Self::Returned)
+        !matches!(self, Self::Fork | Self::Stranger | Self::Revoked | Self::OtherVault | Self::Unsigned | Self::Returned | Self::Unlocked)
     }
 }
 

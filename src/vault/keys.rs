@@ -407,7 +407,7 @@ mod tests {
             again.take_up(&keys.headers_key(), bytes);
             again.get(&[1; 16]) == Some([2; 16])
         };
-        let rotated = owner.next_epoch().unwrap();
+        let rotated = owner.of_epoch(2).unwrap();
         assert!(opens(&owner, &kept(&owner)) && opens(&rotated, &kept(&rotated)));
         assert!(!opens(&owner, &kept(&rotated)), "the vault's secret is not enough");
     }

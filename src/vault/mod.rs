@@ -42,7 +42,7 @@ pub use cards::{Card, Standing};
 pub use chain::{Chain, Committed, There, check_receipt, may_seal};
 pub use changes::{Differing, Go, Kind, Pair, Side, each_change, kinds, walk_changes};
 pub use copies::{Checked, KnownCopy};
-pub use create::{Created, create, create_with};
+pub use create::{Created, Promise, create, create_with};
 pub use dirs::{Dir, Dirs, Held, Spot, parts_of};
 pub use enrol::{Domain, NewSealer, Token};
 pub use epochs::Rotation;
@@ -102,6 +102,7 @@ impl Vault {
             );
         }
         let config = Config::decode(&store::get_all(&*store, &key, PUBLIC_LEN_MAX)?)?;
+        store.hold(config.lock_days);
         Ok(Self { store, config })
     }
 

@@ -12,7 +12,7 @@ use crate::{
     format::{Digest, Receipt, SnapshotKey},
     ops::copy::look::{Listing, Sides, signed},
     store::Key,
-    vault::{Chain, Committed, Finding},
+    vault::{Chain, Committed, Finding, Trouble},
 };
 
 /// Snapshots of one sealer whose objects travel together: their small objects cost one round trip a wave, not one each.
@@ -115,7 +115,7 @@ pub struct Plan {
     /// Objects that may travel at once, wave by wave.
     pub waves: Vec<Vec<Item>>,
     /// Snapshots that the copy will have and has not now.
-    pub snapshots: u64,
+    pub lacking: Vec<SnapshotKey>,
     /// Objects that both sides have.
     pub present: u64,
     /// What is wrong on one of the sides.
@@ -140,7 +140,7 @@ pub fn plan(sides: &Sides) -> Plan {
     draft.plan.findings.extend(sides.chain.findings.iter().cloned());
     for place in &sides.forked {
         let text = "is not the same on both sides: somebody sealed into the copy under this name, or one side was changed";
-        draft.plan.findings.push(Finding::new(place.receipt(), text));
+        draft.plan.findings.push(Finding::of(Trouble::Fork, place.receipt(), text));
     }
     draft.publics();
     draft.decisions();
@@ -161,6 +161,9 @@ impl Draft<'_> {
     /// The object at `key`, if it is to be carried and is not yet taken.
     fn item(&mut self, key: &Key, digest: Option<Digest>) -> Option<Item> {
         let len = *self.sides.from.get(key)?;
+        if self.sides.gone.contains(key) && !self.sides.to.contains_key(key) {
+            return None;
+        }
         if !self.taken.insert(key.clone()) {
             return None;
         }
@@ -169,7 +172,7 @@ impl Draft<'_> {
             Some(there) if *there == len => None,
             Some(there) => {
                 let text = format!("is {len} bytes long in the vault and {there} in the copy: one of them is damaged");
-                self.plan.findings.push(Finding::new(key.as_str(), text));
+                self.plan.findings.push(Finding::of(Trouble::Altered, key.as_str(), text));
                 None
             }
         }
@@ -226,7 +229,8 @@ impl Draft<'_> {
         let own: BTreeMap<Key, Digest> = lasting(&committed.receipt).collect();
         for (key, digest) in &own {
             if !sides.from.contains_key(key) && !sides.to.contains_key(key) && !sides.decided.contains(key) {
-                self.plan.findings.push(Finding::new(key.as_str(), "is gone from the vault, and not in the copy either"));
+                let text = "is gone from the vault, and not in the copy either";
+                self.plan.findings.push(Finding::of(Trouble::Deleted, key.as_str(), text));
             }
             let Some(item) = self.item(key, Some(*digest)) else { continue };
             batch.bytes += item.len;
@@ -241,7 +245,7 @@ impl Draft<'_> {
         let id = Digest::from_bytes(*committed.id.as_bytes());
         batch.receipts.extend(self.item(&Key::receipt(&committed.key), Some(id)));
         if let Some(item) = self.item(&Key::signature(&committed.key), None) {
-            self.plan.snapshots += 1;
+            self.plan.lacking.push(committed.key.clone());
             batch.signatures.push(item);
         }
     }

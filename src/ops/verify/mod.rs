@@ -7,6 +7,7 @@ mod beside;
 mod chain;
 mod chunks;
 mod extent;
+mod held;
 mod objects;
 mod pruned;
 
@@ -216,6 +217,7 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
         let hurt: BTreeSet<&str> = report.damage.iter().map(|f| f.object.as_str()).collect();
         chosen.note(context, depth, whole.into_iter().filter(|pack| !hurt.contains(Key::pack(pack).as_str())));
     }
+    held::check(context, &chain, &mut report)?;
     if !report.is_clean() {
         // A prune may have gone on meanwhile.
         Pruned::load(context.vault, owner.as_deref(), &mut Vec::new())?.excuse(&mut report);
@@ -227,6 +229,9 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
     report.seconds = (context.clock.monotonic() - began).as_secs_f64();
     Ok(report)
 }
+
+/// Objects of a vault on a server that are read at once, 1 MiB of each: while one waits for its answer, others fill the line.
+const WORKERS_FAR: usize = 8;
 
 /// The packs that a snapshot needs.
 fn packs_of(context: &Context, chain: &Chain, id: &SnapshotId) -> Result<HashSet<Digest>> {
@@ -243,7 +248,8 @@ fn packs_of(context: &Context, chain: &Chain, id: &SnapshotId) -> Result<HashSet
 fn in_parallel<T: Sync>(context: &Context, items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     use std::sync::atomic::{AtomicUsize, Ordering};
     let next = AtomicUsize::new(0);
-    sys::share(context.workers.clamp(1, items.len().max(1)), || {
+    let workers = if context.vault.store.is_far() { context.workers.max(WORKERS_FAR) } else { context.workers };
+    sys::share(workers.clamp(1, items.len().max(1)), || {
         while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
             context.cancel.check()?;
             work(item)?;
