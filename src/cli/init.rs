@@ -7,9 +7,9 @@ use serde::Serialize;
 use crate::{
     cli::{Run, keys, state_base},
     error::{Error, Result},
-    format::{PARITY_MAX, name_from},
+    format::{LOCK_DAYS_MAX, PARITY_MAX, name_from},
     ops, sys,
-    vault::Way,
+    vault::{Promise, Way},
 };
 
 /// Create a vault and print its recovery kit.
@@ -27,6 +27,14 @@ pub struct Args {
     /// How much of each object may be damaged and still be mended: 5%, or 0 for nothing. Takes as much room; holds for the life of the vault
     #[arg(long, value_name = "N%", default_value = "5%", value_parser = percent)]
     parity: u8,
+    /// Have the bucket hold each object against everybody, its owner too, for so many days after it was stored: 30d. The bucket must have object lock switched on
+    #[arg(long, value_name = "DAYS", default_value = "0", hide_default_value = true, value_parser = days)]
+    object_lock: u32,
+}
+
+fn days(text: &str) -> std::result::Result<u32, String> {
+    let n = text.strip_suffix('d').unwrap_or(text).parse().ok().filter(|n| *n <= LOCK_DAYS_MAX);
+    n.ok_or_else(|| format!("days, at most {LOCK_DAYS_MAX}: 30d"))
 }
 
 fn percent(text: &str) -> std::result::Result<u8, String> {
@@ -55,7 +63,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         None => (),
     }
     let sealer = args.sealer.clone().unwrap_or_else(|| name_from(&sys::host_name()));
-    let report = ops::init::run(store, &ways, &sealer, args.parity, &state_base()?)?;
+    let report = ops::init::run(store, &ways, &sealer, Promise { parity: args.parity, lock_days: args.object_lock }, &state_base()?)?;
     let made = Made {
         vault: report.vault.config.id.to_string(),
         place: report.vault.store.describe(),

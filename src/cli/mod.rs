@@ -34,6 +34,7 @@ mod restore;
 mod seal;
 mod snapshots;
 mod stats;
+mod status;
 mod stream;
 mod verify;
 
@@ -64,7 +65,7 @@ use crate::{
     name = "coffre",
     version,
     max_term_width = 110,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but not all could be read or set, 4 damage found,\n10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but not all could be read or set, 4 damage found,\n5 a recovery objective was missed, 10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
 )]
 struct Cli {
     #[command(flatten)]
@@ -143,6 +144,7 @@ enum Command {
     Copies(copies::Command),
     Audit(audit::Args),
     Head(head::Args),
+    Status(status::Args),
     /// Who can read the vault, and who can seal into it
     #[command(subcommand)]
     Key(key::Command),
@@ -186,12 +188,12 @@ impl Globals {
 }
 
 impl Globals {
-    /// Opens the vault to seal into it; of one on a server what was seen of it before is not asked for again.
-    fn open_to_seal(&self) -> Result<Opened> {
+    /// Opens the vault to seal into it, or to read it; of one on a server what was seen of it before is not asked for again.
+    fn open_remembering(&self) -> Result<Opened> {
         let (store, path) = self.store()?;
-        let store: Arc<dyn Store> = match path {
-            Some(_) => store,
-            None => Arc::new(Seen::new(store, &state_base()?.join("seen"))),
+        let store: Arc<dyn Store> = match store.is_far() {
+            true => Arc::new(Seen::new(store, &state_base()?.join("seen"))),
+            false => store,
         };
         let vault = Vault::open(store)?;
         let state = StateDir::new(&state_base()?, vault.config.id);
@@ -205,7 +207,7 @@ const DISK_CACHE_BYTES: u64 = 2 << 30;
 impl Globals {
     /// Opens the vault to read from it, and its copies where it has lost something; of one on a server up to `disk_cache` bytes are kept here, encrypted as they are.
     fn open_to_read(&self, disk_cache: u64) -> Result<Opened> {
-        let mut opened = self.with_copies(self.open()?)?;
+        let mut opened = self.with_copies(self.open_remembering()?)?;
         if let (None, Some(base)) = (&opened.path, cache_base().filter(|_| disk_cache > 0)) {
             let dir = base.join(opened.vault.config.id.to_string());
             opened.vault.store = Arc::new(Cached::new(opened.vault.store, &dir, disk_cache)?);
@@ -331,6 +333,7 @@ impl Run<'_> {
             Command::Copies(command) => copies::run(self, command),
             Command::Audit(args) => audit::run(self, args),
             Command::Head(args) => head::run(self, args),
+            Command::Status(args) => status::run(self, args),
             Command::Key(command) => key::run(self, command),
             Command::Enroll(args) => enroll::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),

@@ -146,7 +146,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     }
     check_stream(args)?;
     let labels = labels(args)?;
-    let opened = run.globals.open_to_seal()?;
+    let opened = run.globals.open_remembering()?;
     let options = Options {
         paths: args.paths.clone(),
         listed: args.select.listed()?,

@@ -21,7 +21,7 @@ mod words;
 
 pub use armor::{armor, dearmor};
 pub use cdc::{CHUNK_LEN_AVERAGE, CHUNK_LEN_MAX, CHUNK_LEN_MIN, Chunker};
-pub use config::{Config, PARITY_MAX};
+pub use config::{Config, LOCK_DAYS_MAX, PARITY_MAX};
 pub use gc::{Decision, GC_RECORD_LEN_MAX, GcRecord};
 pub use id::{ChunkId, Digest, Digester, DomainId, DomainKeys, Key32, SnapshotId, VaultId, digest, domain_key, hex, unhex};
 pub use manifest::{Manifest, Problem, ProblemKind, Stats, Suspicion, SuspicionKind};

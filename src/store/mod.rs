@@ -37,6 +37,15 @@ pub struct Glimpse {
     pub tag: String,
 }
 
+/// What a store does about objects that somebody overwrites or deletes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holds {
+    /// It can hold an object against everybody for a time.
+    pub locks: bool,
+    /// It keeps what was there before.
+    pub versions: bool,
+}
+
 /// Objects by key. Written once, read in ranges, listed, deleted.
 ///
 /// Contract, checked by `tests/store.rs` for every implementation:
@@ -115,6 +124,20 @@ pub trait Store: Send + Sync {
             self.delete(key)?;
         }
         self.put(key, bytes)
+    }
+    /// What the store does about objects that somebody overwrites or deletes.
+    fn holds(&self) -> Result<Holds> {
+        Ok(Holds::default())
+    }
+    /// From now on each object that is put is to be held for so many days; asked of stores that can do that.
+    fn hold(&self, _days: u32) {}
+    /// Until when an object is held, in ns since 1970; `None` if it is not.
+    fn held_until_ns(&self, _key: &Key) -> Result<Option<i128>> {
+        Ok(None)
+    }
+    /// Whether each look costs time and money: the store is at the other end of a line.
+    fn is_far(&self) -> bool {
+        false
     }
     /// Removes an object.
     fn delete(&self, key: &Key) -> Result<()>;

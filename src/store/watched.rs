@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     error::Result,
-    store::{Glimpse, Key, Store, Upload},
+    store::{Glimpse, Holds, Key, Store, Upload},
     sys::Clock,
 };
 
@@ -152,6 +152,22 @@ impl Store for Watched {
 
     fn delete(&self, key: &Key) -> Result<()> {
         self.watch.call("delete", key, || self.inner.delete(key))
+    }
+
+    fn holds(&self) -> Result<Holds> {
+        self.watch.call(|| "look at the bucket".to_owned(), || self.inner.holds())
+    }
+
+    fn hold(&self, days: u32) {
+        self.inner.hold(days);
+    }
+
+    fn held_until_ns(&self, key: &Key) -> Result<Option<i128>> {
+        self.watch.call(|| "look at the bucket".to_owned(), || self.inner.held_until_ns(key))
+    }
+
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
     }
 
     fn is_empty(&self) -> Result<bool> {

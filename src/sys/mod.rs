@@ -48,4 +48,4 @@ pub use set::Subject;
 pub use signal::{Cancel, CaughtSignals, catch_signals, leave_signals_to_others};
 pub use source::{Manners, SourceFile};
 pub use threads::{quietly, share, spawn_in, start};
-pub use time::{day_name, parse_moment, parse_server_time, parse_start, utc_name, utc_stamp, utc_text};
+pub use time::{day_name, parse_moment, parse_server_time, parse_start, utc_iso, utc_name, utc_stamp, utc_text};

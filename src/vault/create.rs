@@ -35,11 +35,23 @@ pub struct Created {
 /// # Errors
 /// `Conflict` if `store` holds anything already.
 pub fn create(store: Arc<dyn Store>, ways: &[Way], name: &str) -> Result<Created> {
-    create_with(store, ways, name, 0)
+    create_with(store, ways, name, Promise::default())
 }
 
-/// The same, and a loss of `parity` of a hundred of each object can be mended.
-pub fn create_with(store: Arc<dyn Store>, ways: &[Way], name: &str, parity: u8) -> Result<Created> {
+/// What a vault promises about its objects, for its life.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Promise {
+    /// So much of a hundred of each object may be lost and can be mended.
+    pub parity: u8,
+    /// For so many days the store holds each object against everybody; 0: it is not asked to.
+    pub lock_days: u32,
+}
+
+/// The same, with promises.
+///
+/// # Errors
+/// `Unsupported` if the store cannot hold objects, and is to.
+pub fn create_with(store: Arc<dyn Store>, ways: &[Way], name: &str, promise: Promise) -> Result<Created> {
     check_name(name)?;
     if ways.is_empty() {
         return Err(Error::usage("a vault needs a way in").hint("give --recipient age1… or a passphrase"));
@@ -52,10 +64,15 @@ pub fn create_with(store: Arc<dyn Store>, ways: &[Way], name: &str, parity: u8) 
         return Err(Error::conflict(format!("{} is not empty", store.describe()))
             .hint("give init an empty or a new directory; if an init was killed here before it was done, remove what it left first"));
     }
+    if promise.lock_days > 0 && !store.holds()?.locks {
+        return Err(Error::unsupported(format!("{} cannot hold objects against everybody", store.describe()))
+            .hint("object lock is switched on when a bucket is made; or leave --object-lock out"));
+    }
+    store.hold(promise.lock_days);
     let id = VaultId(sys::random()?);
     let owner = OwnerKeys::generate(id)?;
     let sealer = owner.new_sealer(name)?;
-    let config = Config { parity, ..Config::new(id) };
+    let config = Config { parity: promise.parity, lock_days: promise.lock_days, ..Config::new(id) };
     match write_all(&*store, &config, &owner, &sealer, ways) {
         Ok(()) => Ok(Created { vault: Vault { store, config }, owner, sealer }),
         Err(e) => {

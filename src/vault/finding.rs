@@ -30,6 +30,8 @@ pub enum Trouble {
     OtherVault,
     /// A receipt without a signature.
     Unsigned,
+    /// The vault says that its objects are held against everybody, and this one is not.
+    Unlocked,
 }
 
 impl Trouble {
@@ -47,19 +49,25 @@ impl Trouble {
             Self::Revoked => "revoked",
             Self::OtherVault => "other-vault",
             Self::Unsigned => "unsigned",
+            Self::Unlocked => "unlocked",
         }
     }
 
     /// What to do about it.
     pub fn next_step(self) -> &'static str {
         match self {
-            Self::Altered | Self::Deleted | Self::Unreadable | Self::SnapshotDeleted => "copy it back from another copy of the vault",
+            Self::Altered | Self::Deleted | Self::Unreadable | Self::SnapshotDeleted => {
+                "coffre verify --repair, or copy it back from another copy of the vault"
+            }
             Self::SnapshotReordered => "copy it back from another copy of the vault, and ask who can write to this one",
             Self::RolledBack => "if this is no older copy, look for what is missing in another copy before anybody seals",
             Self::Fork => "give each machine a name of its own; if you know of one machine only, revoke the sealer (coffre key revoke)",
             Self::Stranger => "it does not count: ask who can write to the vault, and move it out",
             Self::Revoked => "it does not count; coffre snapshots --revoked lists it",
             Self::OtherVault => "it does not count: move it out, and ask how it came here",
+            Self::Unlocked => {
+                "ask who changed the bucket's object lock, or put the object there in another way; a copy elsewhere is as good as a lock"
+            }
             Self::Unsigned => {
                 "it does not count: a seal did not finish, or the signature was taken away; compare heads (coffre head) with the host"
             }
@@ -68,7 +76,7 @@ impl Trouble {
 
     /// Whether another copy of the vault can put it right.
     pub fn is_damage(self) -> bool {
-        !matches!(self, Self::Fork | Self::Stranger | Self::Revoked | Self::OtherVault | Self::Unsigned)
+        !matches!(self, Self::Fork | Self::Stranger | Self::Revoked | Self::OtherVault | Self::Unsigned | Self::Unlocked)
     }
 }
 

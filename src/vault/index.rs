@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{ChunkId, Digest, FrameEntry, PackIndex, Segment, SegmentPack},
-    pack::{self, PackReader, Remembered, Unwrap},
+    pack::{self, Remembered, Unwrap},
     store::{self, Key, Store},
     sys,
     vault::{Finding, second::read_either},
@@ -116,8 +116,18 @@ impl Index {
 
     /// Adds the segments of `store` that are not in yet. Segments that cannot be read are findings, not errors.
     pub fn add_segments(&mut self, store: &dyn Store, identities: &Remembered) -> Result<Vec<Finding>> {
-        let new = store::all_names(store, "index")?.into_iter().filter(|key| !self.segments.contains(key));
-        let new: Vec<Key> = new.collect();
+        let new = store::all_names(store, "index")?;
+        self.add(store, identities, new)
+    }
+
+    /// Adds those of which only the second copy is left.
+    pub fn add_copied_segments(&mut self, store: &dyn Store, identities: &Remembered) -> Result<Vec<Finding>> {
+        let all = all_segments(store)?;
+        self.add(store, identities, all)
+    }
+
+    fn add(&mut self, store: &dyn Store, identities: &Remembered, mut new: Vec<Key>) -> Result<Vec<Finding>> {
+        new.retain(|key| !self.segments.contains(key));
         let blocks: Vec<&[Key]> = new.chunks(SEGMENTS_EACH).collect();
         let threads = sys::available_cores().min(THREADS_MAX).min(blocks.len());
         let mut findings = Vec::new();
@@ -158,12 +168,12 @@ impl Index {
     }
 
     /// Adds packs that no segment names, from their own trailers. One small read a pack.
-    pub fn add_from_trailers(&mut self, store: &dyn Store, reader: &PackReader) -> Result<Vec<Finding>> {
+    pub fn add_from_trailers(&mut self, store: &dyn Store, read: impl Fn(&Digest) -> Result<PackIndex>) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
         for (key, len) in store::list_all(store, "packs")? {
             let Some(digest) = key.digest().filter(|d| !self.numbers.contains_key(d)) else { continue };
-            match reader.index(store, &digest) {
-                Ok((_, index)) => self.push(digest, len, &index),
+            match read(&digest) {
+                Ok(index) => self.push(digest, len, &index),
                 Err(e) => findings.push(Finding::new(key.as_str(), e.chain())),
             }
         }
@@ -294,6 +304,16 @@ fn open_segment(store: &dyn Store, key: &Key, open: impl Fn(&[u8]) -> Result<Zer
         pack::decompress(&compressed, SEGMENT_LEN_MAX, &mut plain, key.as_str())?;
         Ok(plain)
     })
+}
+
+/// The segments of a vault, those of which only the second copy is left among them. Two listings.
+pub fn all_segments(store: &dyn Store) -> Result<Vec<Key>> {
+    let mut all: Vec<Key> = store::list_all(store, "index")?.into_iter().map(|(key, _)| key).collect();
+    let copies = store::list_all(store, "parity/index")?;
+    all.extend(copies.iter().filter_map(|(key, _)| Key::parse(key.as_str().strip_prefix("parity/")?)));
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
 }
 
 /// Reads one segment.

@@ -239,6 +239,11 @@ impl OwnerKeys {
         domains.entry(domain).or_insert_with(|| Arc::new(DomainKeys::derive(&format::domain_key(&self.secret, domain)))).clone()
     }
 
+    /// Whether the key of a sealer's domain is the one that this domain has.
+    pub(super) fn has_domain_of(&self, sealer: &SealerKeys) -> bool {
+        format::domain_key(&self.secret, sealer.domain).expose() == sealer.dk.expose()
+    }
+
     /// Makes what a host needs to seal as `name`, in a dedup domain of its own.
     pub fn new_sealer(&self, name: &str) -> Result<SealerKeys> {
         self.new_sealer_in(name, DomainId(sys::random()?))

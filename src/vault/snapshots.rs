@@ -11,8 +11,8 @@ use crate::{
     vault::{Chain, Committed, Finding, Journal, SignerList, Trouble, Vault, keys::OwnerKeys, not_offered, second::read_either},
 };
 
-/// Threads that read manifests.
-const THREADS_MAX: usize = 4;
+/// Threads that read manifests: of a vault on a server each waits for an answer most of the time.
+const THREADS_MAX: usize = 16;
 /// Longest receipt or manifest file accepted, in bytes.
 pub(super) const OBJECT_LEN_MAX: usize = 64 << 20;
 

@@ -146,6 +146,7 @@ fn every_command_prints_what_its_schema_says() {
     }
     fits(&mut used, "audit", &one(json(&["audit"])));
     fits(&mut used, "head", &one(json(&["head"])));
+    fits(&mut used, "status", &[json(&["status"]).json(), home.coffre(["--json", "status"]).ok().json()]);
     let to = home.path("restored");
     fits(&mut used, "restore", &one(json(&["restore", &at("latest"), "--to", to.to_str().unwrap()])));
     fits(&mut used, "copy", &one(json(&["copy", home.path("copied").to_str().unwrap()])));
