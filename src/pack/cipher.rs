@@ -198,7 +198,7 @@ impl<'a> Remembered<'a> {
     /// Opens the header at the start of `head`, as `StreamHead::open` does. One whose every byte was seen before gives the key that it gave then.
     pub fn head(&self, head: &[u8], stored_len: u64, what: &str) -> Result<StreamHead> {
         let header = header_of(head);
-        let tag = header.map(|header| tag_of([b"opens to", header].into_iter()));
+        let tag = header.map(|header| tag_of([b"opens to", &header[..header.len() - NONCE_LEN]].into_iter()));
         if let (Some(header), Some(known)) = (header, tag.and_then(|tag| self.headers.get(&tag))) {
             return StreamHead::with_key(&Zeroizing::new(known)[..], header, stored_len, what);
         }
