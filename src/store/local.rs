@@ -65,9 +65,9 @@ impl Local {
         if folder != self.root {
             self.create_folders(above)?;
         }
-        match fs::create_dir(folder) {
+        match sys::create_dir(folder) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(folder),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => sys::create_dirs(folder),
             other => other,
         }?;
         sys::sync_dir(above)
