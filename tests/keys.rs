@@ -4,6 +4,8 @@
 mod common;
 #[path = "keys/cost.rs"]
 mod cost;
+#[path = "keys/hostile.rs"]
+mod hostile;
 #[path = "keys/owners.rs"]
 mod owners;
 #[path = "keys/sealers.rs"]

@@ -1,7 +1,13 @@
 //! Damage that a vault mends by itself: every kind of object, hurt in every way, comes back byte for byte or is named.
 #![allow(clippy::unwrap_used)] // a test may stop at the first surprise
 
+#[path = "repair/beside.rs"]
+mod beside;
+#[path = "repair/binary.rs"]
+mod binary;
 mod common;
+#[path = "repair/status.rs"]
+mod status;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -20,7 +20,7 @@ use crate::{
 /// Longest token read, in bytes.
 const TOKEN_LEN_MAX: u64 = 1 << 16;
 
-/// Make this host a sealer.
+/// Make this host a sealer of the vault, with the token that an owner made for it.
 ///
 /// An owner makes the token with `coffre key add --sealer NAME`. It is used once. From then on `seal`, `snapshots` and
 /// `verify` work here without any other key; reading does not.

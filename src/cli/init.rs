@@ -12,7 +12,7 @@ use crate::{
     vault::{Promise, Way},
 };
 
-/// Create a vault.
+/// Create a vault and print its recovery kit.
 #[derive(clap::Args)]
 pub struct Args {
     /// Public key that opens the vault: age1..., that of an age plugin, or an ssh-ed25519 or ssh-rsa line (repeatable)

@@ -34,6 +34,7 @@ mod restore;
 mod seal;
 mod snapshots;
 mod stats;
+mod status;
 mod stream;
 mod verify;
 
@@ -64,7 +65,7 @@ use crate::{
     name = "coffre",
     version,
     max_term_width = 110,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but not all could be read or set, 4 damage found,\n10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but not all could be read or set, 4 damage found,\n5 a recovery objective was missed, 10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
 )]
 struct Cli {
     #[command(flatten)]
@@ -75,6 +76,7 @@ struct Cli {
 
 /// Options of every command.
 #[derive(clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Globals {
     /// The vault: a directory, s3://BUCKET/PATH, sftp://HOST/PATH or webdav://HOST/PATH
     #[arg(long, global = true, env = "COFFRE_VAULT", value_name = "PATH")]
@@ -115,57 +117,37 @@ pub struct Globals {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Create a vault and print its recovery kit
     Init(init::Args),
-    /// Add a snapshot of some paths
     Seal(Box<seal::Args>),
-    /// List snapshots
     Snapshots(snapshots::Args),
-    /// Show every snapshot as files below a directory, until ^C or unmount
     Mount(mount::Args),
-    /// End a mount
     Unmount(mount::UnmountArgs),
-    /// Print a file of a snapshot
     Cat(cat::Args),
-    /// List a directory of a snapshot
     Ls(ls::Args),
-    /// Find files by name in all snapshots, or in one
     Find(Box<find::Args>),
-    /// List the versions of a path through all snapshots
     History(history::Args),
-    /// Show what differs between two snapshots
     Diff(diff::Args),
-    /// Find the first version of a file for which a command fails
     Bisect(bisect::Args),
-    /// Show how much a vault holds, what it costs, and how it grows
     Stats(stats::Args),
-    /// Write a snapshot, or a part of one, as a tar or zip to standard output
     Dump(dump::Args),
-    /// Restore a snapshot, or a part of one, without a mount
     Restore(Box<restore::Args>),
-    /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
-    /// Forget snapshots that no rule keeps, or that are named
     Forget(forget::ForgetArgs),
-    /// Free the space of forgotten snapshots, in two steps with a grace between them
     Prune(prune::Args),
-    /// Bring back forgotten snapshots
     Undelete(forget::UndeleteArgs),
-    /// Keep snapshots whatever a policy says
     Pin(forget::PinArgs),
     /// Let a policy judge snapshots again
     Unpin(forget::PinArgs),
-    /// Bring another copy of the vault up to date; needs no key
     Copy(copy::Args),
     /// The copies of the vault that this host knows of: how far behind, when checked, how much of them was read
     #[command(subcommand)]
     Copies(copies::Command),
     Audit(audit::Args),
     Head(head::Args),
+    Status(status::Args),
     /// Who can read the vault, and who can seal into it
     #[command(subcommand)]
     Key(key::Command),
-    /// Make this host a sealer of the vault, with the token that an owner made for it
     Enroll(enroll::Args),
     /// The local catalog of a sealing host
     #[command(subcommand)]
@@ -175,7 +157,6 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print a manual page, or write all of them
     Man(man::Args),
 }
 
@@ -352,6 +333,7 @@ impl Run<'_> {
             Command::Copies(command) => copies::run(self, command),
             Command::Audit(args) => audit::run(self, args),
             Command::Head(args) => head::run(self, args),
+            Command::Status(args) => status::run(self, args),
             Command::Key(command) => key::run(self, command),
             Command::Enroll(args) => enroll::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),

@@ -32,7 +32,7 @@ Where extended attributes are shown, these can be asked for by name:
   user.coffre.versions    how many versions the path has
   user.coffre.blake3      BLAKE3 of the content; reads the whole file, of up to 16 GiB";
 
-/// Show every snapshot as files.
+/// Show every snapshot as files below a directory, until ^C or unmount.
 #[derive(clap::Args)]
 #[command(after_long_help = VIEWS)]
 pub struct Args {

@@ -7,21 +7,20 @@ use std::{
     io::{BufRead, Write},
     os::unix::ffi::OsStrExt,
     path::PathBuf,
-    sync::Arc,
 };
 
 use crate::{
-    cli::{DISK_CACHE_BYTES, Run, complete, exit, keys, mount::parse_owner, output},
+    cli::{DISK_CACHE_BYTES, Run, complete, exit, look, mount::parse_owner, output},
     error::{Error, Result},
     ops::restore::{self, Context, Extra, Options, Owner, Place, Report, Wanted},
     sys,
-    vault::{Reader, Selector, parts_of, select},
+    vault::{Selector, parts_of},
 };
 
 /// Frames kept while directories are read; content is decoded past the cache, each frame once.
 const CACHE_BYTES: u64 = 32 << 20;
 
-/// Restore a snapshot, or a part of one.
+/// Restore a snapshot, or a part of one, without a mount.
 ///
 /// A directory's content goes straight into DIR, which takes its owner, mode and times; a file goes into DIR under its own name; a whole
 /// snapshot brings full paths. What stands in DIR already is compared by size and time, and only what differs is fetched: the same command
@@ -124,14 +123,8 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         by_content: args.by_content,
         workers: sys::available_cores(),
     };
-    let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
-    let (snapshots, findings) = opened.vault.snapshots(&owner)?;
-    for finding in findings {
-        run.screen.warning(&format!("{}: {}", finding.object, finding.text));
-    }
-    let snapshot = select(&snapshots, &selector)?;
-    let (reader, _) = Reader::open(opened.vault.clone(), owner, CACHE_BYTES)?;
-    let context = Context { reader: &reader, snapshot, clock: &*run.clock, sink: &**run.screen, cancel: &run.cancel };
+    let (reader, snapshot) = look::one(run, &opened, &selector, CACHE_BYTES)?;
+    let context = Context { reader: &reader, snapshot: &snapshot, clock: &*run.clock, sink: &**run.screen, cancel: &run.cancel };
     if args.dry_run {
         return dry_run::run(run, &context, &options);
     }

@@ -34,7 +34,7 @@ pub use segment::{Segment, SegmentPack};
 pub use sidecar::{Mark, SHARD_LEN, Shape, Sidecar, encode_sidecar};
 pub use signers::{Revocation, Signer, Signers};
 pub use tree::{
-    ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Entry, HardLink, Hole, INLINE_LEN_MAX, NODE_ENTRIES_MAX, Node, Part, is_legal_name,
-    split,
+    ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Entry, HardLink, Hole, INLINE_LEN_MAX, NODE_ENTRIES_MAX, Node, Part, Scan,
+    is_legal_name, split,
 };
 pub use words::{HeadText, words_of};

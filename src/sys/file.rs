@@ -180,6 +180,11 @@ pub fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     Ok(buf)
 }
 
+/// Opens a file for reading; where a fifo stands in its place, without waiting for anybody.
+pub fn open_at_once(path: &Path) -> io::Result<File> {
+    fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
 /// Has the kernel read these bytes of a file in the background.
 pub fn expect_reads(file: &File, offset: u64, len: u64) {
     // Whoever reads them has them later, then.

@@ -56,7 +56,9 @@ impl Trouble {
     /// What to do about it.
     pub fn next_step(self) -> &'static str {
         match self {
-            Self::Altered | Self::Deleted | Self::Unreadable | Self::SnapshotDeleted => "copy it back from another copy of the vault",
+            Self::Altered | Self::Deleted | Self::Unreadable | Self::SnapshotDeleted => {
+                "coffre verify --repair, or copy it back from another copy of the vault"
+            }
             Self::SnapshotReordered => "copy it back from another copy of the vault, and ask who can write to this one",
             Self::RolledBack => "if this is no older copy, look for what is missing in another copy before anybody seals",
             Self::Fork => "give each machine a name of its own; if you know of one machine only, revoke the sealer (coffre key revoke)",

@@ -226,14 +226,22 @@ impl OwnerKeys {
         }
     }
 
+    /// Of the newest identities too, not of the vault's secret alone: who was removed knows that one, and is to read nothing that came later.
     fn headers_key(&self) -> Key32 {
-        self.secret.derive("coffre 2025-11 headers kept by a reader")
+        let newest = [self.data[0].to_string(), self.meta[0].to_string()];
+        let text = Zeroizing::new(newest.each_ref().map(|identity| identity.expose_secret()).concat());
+        self.secret.derive("coffre 2025-11 headers kept by a reader").with(text.as_bytes())
     }
 
     /// The keys of a dedup domain; derived once.
     pub fn domain(&self, domain: DomainId) -> Arc<DomainKeys> {
         let mut domains = self.domains.lock().expect("nobody panics while deriving a key");
         domains.entry(domain).or_insert_with(|| Arc::new(DomainKeys::derive(&format::domain_key(&self.secret, domain)))).clone()
+    }
+
+    /// Whether the key of a sealer's domain is the one that this domain has.
+    pub(super) fn has_domain_of(&self, sealer: &SealerKeys) -> bool {
+        format::domain_key(&self.secret, sealer.domain).expose() == sealer.dk.expose()
     }
 
     /// Makes what a host needs to seal as `name`, in a dedup domain of its own.
@@ -356,6 +364,23 @@ impl SealerKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_reader_keeps_is_closed_to_who_was_removed() {
+        let owner = OwnerKeys::generate(VaultId([1; 16])).unwrap();
+        let kept = |keys: &OwnerKeys| {
+            keys.headers.put([1; 16], [2; 16]);
+            keys.headers.encode(&keys.headers_key(), [3; 12])
+        };
+        let opens = |keys: &OwnerKeys, bytes: &[u8]| {
+            let again = Headers::default();
+            again.take_up(&keys.headers_key(), bytes);
+            again.get(&[1; 16]) == Some([2; 16])
+        };
+        let rotated = owner.next_epoch().unwrap();
+        assert!(opens(&owner, &kept(&owner)) && opens(&rotated, &kept(&rotated)));
+        assert!(!opens(&owner, &kept(&rotated)), "the vault's secret is not enough");
+    }
 
     #[test]
     fn key_files_read_back() {

@@ -119,7 +119,14 @@ fn sealer(run: &Run, args: &Args, name: &str) -> Result<u8> {
         true => opened.vault.invite_again(&owner, name)?,
         false => opened.vault.add_sealer(&owner, name, &domain)?,
     };
+    if let Err(e) = opened.state.saw_signers(new.list.number) {
+        run.screen.note(&format!("this host will not notice if the new list of signers goes missing: {}", e.chain()));
+    }
     give(run, args, &new)
+}
+
+fn again(name: &str) -> String {
+    format!("the sealer is known to the vault; make another token: coffre key add --sealer {name} --again")
 }
 
 fn give(run: &Run, args: &Args, new: &NewSealer) -> Result<u8> {
@@ -131,15 +138,13 @@ fn give(run: &Run, args: &Args, new: &NewSealer) -> Result<u8> {
         ));
     }
     let Some(path) = &args.output else {
-        run.screen.plain(&format!("{}\n", *new.token.encode()))?;
+        run.screen.plain(&format!("{}\n", *new.token.encode())).map_err(|e| e.hint(again(name)))?;
         run.screen
             .note(&format!("carry this line to {name} and run coffre enroll there; it works once, and gives nothing without the vault"));
         return Ok(0);
     };
-    sys::write_private(path, format!("{}\n", *new.token.encode()).as_bytes()).map_err(|e| {
-        Error::io(format!("cannot write {}", path.display()), e)
-            .hint(format!("the sealer is known to the vault; make another token: coffre key add --sealer {name} --again"))
-    })?;
+    sys::write_private(path, format!("{}\n", *new.token.encode()).as_bytes())
+        .map_err(|e| Error::io(format!("cannot write {}", path.display()), e).hint(again(name)))?;
     let added = AddedSealer {
         sealer: name.clone(),
         domain: new.keys.domain.short(),

@@ -49,9 +49,18 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
             Error::usage(format!("`{text}` is no time")).hint("write 2025-11-08, 2025-11-08T03:00, yesterday, or 3 days ago")
         })?),
     };
+    if let From::Moment(since) = from
+        && since > now
+    {
+        return Err(Error::usage(format!(
+            "--since {} is still to come, and a revocation counts at once",
+            args.since.as_deref().unwrap_or_default()
+        ))
+        .hint("without --since it is revoked from now on, and all that it sealed stays"));
+    }
     let opened = run.globals.open()?;
     let owner = keys::unlock(run.globals, &opened.vault)?;
-    let report = revoke::run(&opened.vault, &owner, &args.sealer, from, args.dry_run)?;
+    let report = revoke::run(&opened.vault, &opened.state, &owner, &args.sealer, from, args.dry_run)?;
     run.screen.data(&report, || text(&report))?;
     Ok(0)
 }

@@ -188,7 +188,8 @@ impl Draft<'_> {
     /// Keys, signers, and last `VAULT`: until it stands, there is no vault.
     fn publics(&mut self) {
         self.wave(|path| (!path.contains('/') && path != "VAULT") || path.starts_with("keys/") || path.starts_with("parity/keys/"));
-        self.wave(|path| path.starts_with("signers/") && !path.ends_with(".sig"));
+        // As they were written: nobody ever sees a list without its signature.
+        self.wave(|path| path.starts_with("signers/") && path.ends_with(".sig"));
         self.wave(|path| path.starts_with("signers/"));
         self.wave(|path| path == "VAULT");
     }
@@ -239,7 +240,7 @@ impl Draft<'_> {
             }
         }
         // What repairs an object travels with it.
-        let repairs: Vec<Key> = own.keys().filter_map(sidecar).filter(|key| sides.from.contains_key(key)).collect();
+        let repairs: Vec<Key> = own.keys().filter_map(Key::sidecar).filter(|key| sides.from.contains_key(key)).collect();
         batch.packs.extend(repairs.iter().filter_map(|key| self.item(key, None)));
         let id = Digest::from_bytes(*committed.id.as_bytes());
         batch.receipts.extend(self.item(&Key::receipt(&committed.key), Some(id)));
@@ -255,17 +256,16 @@ impl Draft<'_> {
         self.plan.waves.extend(batch.signatures.into_iter().map(|item| vec![item]));
     }
 
-    /// Everything else that lies there: parity of objects that are in the copy, and what a later version may add.
+    /// Everything else that lies there: what lies beside objects that are in the copy, and what a later version may add.
     fn rest(&mut self) {
         let sides = self.sides;
-        let here: BTreeSet<&str> = sides.to.keys().chain(&self.taken).map(stem).collect();
-        let belongs = |path: &str| {
-            let key = Key::fixed(path);
-            match path.split('/').next() {
-                Some("packs" | "index" | "snaps" | "gc" | "signers" | "keys" | "damaged") => false,
-                Some("parity") => key.file_name().len() != 68 || here.contains(stem(&key)),
-                _ => true,
-            }
+        let beside: BTreeSet<Key> = sides.to.keys().chain(&self.taken).map(|key| key.sidecar().unwrap_or_else(|| key.second())).collect();
+        let belongs = |path: &str| match path.split('/').next() {
+            Some("packs" | "index" | "snaps" | "gc" | "signers" | "keys" | "damaged") => false,
+            // A token works once, and not once more for each copy.
+            Some("enrol") => false,
+            Some("parity") => beside.contains(&Key::fixed(path)),
+            _ => true,
         };
         let keys: Vec<Key> = sides.from.keys().filter(|key| belongs(key.as_str())).cloned().collect();
         let wave = keys.iter().filter_map(|key| self.item(key, None)).collect();
@@ -295,16 +295,4 @@ fn lasting(receipt: &Receipt) -> impl Iterator<Item = (Key, Digest)> + '_ {
         let manifest = SnapshotKey::parse(&line.path).is_some_and(|(_, suffix)| suffix == "age");
         Key::parse(&line.path).filter(|_| bulk || manifest).map(|key| (key, line.digest))
     })
-}
-
-/// The parity file of an object that is named by its hash.
-fn sidecar(key: &Key) -> Option<Key> {
-    let name = key.digest()?.to_string();
-    Some(Key::fixed(format!("parity/{}/{name}.par", &name[..2])))
-}
-
-/// The name of an object without its ending.
-fn stem(key: &Key) -> &str {
-    let name = key.file_name();
-    name.split_once('.').map_or(name, |(stem, _)| stem)
 }
