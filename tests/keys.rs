@@ -8,8 +8,14 @@ mod cost;
 mod hostile;
 #[path = "keys/owners.rs"]
 mod owners;
+#[path = "keys/planted.rs"]
+mod planted;
+#[path = "keys/races.rs"]
+mod races;
 #[path = "keys/sealers.rs"]
 mod sealers;
+#[path = "keys/telling.rs"]
+mod telling;
 #[path = "keys/thief.rs"]
 mod thief;
 

@@ -63,5 +63,9 @@ fn piped() -> Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     let read = std::io::stdin().take(TOKEN_LEN_MAX).read_to_string(&mut text);
     read.map_err(|e| Error::io("cannot read the token from standard input", e).hint("give a file: coffre enroll FILE"))?;
+    // What some editors put first.
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
     Ok(text)
 }

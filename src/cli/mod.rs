@@ -4,6 +4,7 @@ mod audit;
 mod bisect;
 mod cat;
 mod catalog;
+mod censor;
 mod complete;
 mod copies;
 mod copy;
@@ -113,6 +114,9 @@ pub struct Globals {
     screen: OnceLock<Arc<Screen>>,
     #[arg(skip)]
     calls: Calls,
+    /// The owner's public key, where a command was given it.
+    #[arg(skip)]
+    owner_key: OnceLock<String>,
 }
 
 #[derive(Subcommand)]
@@ -166,6 +170,19 @@ impl Globals {
         self.screen.get_or_init(|| Arc::new(Screen::new(self.json, self.quiet, self.color, self.progress)))
     }
 
+    /// Trusts this owner alone from now on, if one is given.
+    fn know(&self, given: &keys::OwnerKey) {
+        if let Some(owner) = &given.owner_key {
+            // Each command is given one.
+            self.owner_key.get_or_init(|| owner.clone());
+        }
+    }
+
+    /// This host's state directory of a vault.
+    fn state_of(&self, vault: &Vault) -> Result<StateDir> {
+        Ok(StateDir::new(&state_base()?, vault.config.id).knowing(self.owner_key.get().cloned()))
+    }
+
     /// Where the vault is, for `init`, or for opening it.
     fn store(&self) -> Result<(Arc<dyn Store>, Option<PathBuf>)> {
         let place = self.vault.as_deref().filter(|v| !v.is_empty());
@@ -182,7 +199,7 @@ impl Globals {
     fn open(&self) -> Result<Opened> {
         let (store, path) = self.store()?;
         let vault = Vault::open(store)?;
-        let state = StateDir::new(&state_base()?, vault.config.id);
+        let state = self.state_of(&vault)?;
         Ok(Opened { vault, path, state })
     }
 }
@@ -196,7 +213,7 @@ impl Globals {
             false => store,
         };
         let vault = Vault::open(store)?;
-        let state = StateDir::new(&state_base()?, vault.config.id);
+        let state = self.state_of(&vault)?;
         Ok(Opened { vault, path, state })
     }
 }
@@ -269,6 +286,8 @@ struct Run<'a> {
 
 /// Parses the command line, runs the command, prints its error.
 pub fn main() -> ExitCode {
+    // Before anything is started that would inherit it.
+    keys::take_from_environment();
     let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
     // A shell asks what could follow; it says so in the environment.
     match clap_complete::CompleteEnv::with_factory(command).try_complete(words.iter().cloned(), std::env::current_dir().ok().as_deref()) {
@@ -281,7 +300,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             let code = if e.use_stderr() { exit::code(crate::error::ErrorKind::Usage) } else { 0 };
-            let _ = e.print();
+            let text = e.render().to_string();
+            match censor::without_secrets(&text) {
+                shown if e.use_stderr() && shown != text => eprint!("{shown}"),
+                _ => drop(e.print()),
+            }
             return ExitCode::from(code);
         }
     };

@@ -131,6 +131,8 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     // Before the passphrase is asked for, and before there is nobody to tell.
     options.point = mount::check(&options, &**run.screen)?;
     let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
+    // It stays for days, and needs it no more.
+    keys::forget_passphrase();
     let mut readiness = match args.daemon {
         false => sys::Readiness::nobody(),
         true => match sys::daemonise()? {

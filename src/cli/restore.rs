@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    cli::{DISK_CACHE_BYTES, Run, complete, exit, look, mount::parse_owner, output},
+    cli::{DISK_CACHE_BYTES, Run, complete, exit, keys, look, mount::parse_owner, output},
     error::{Error, Result},
     ops::restore::{self, Context, Extra, Options, Owner, Place, Report, Wanted},
     sys,
@@ -64,6 +64,8 @@ pub struct Args {
     /// Leave owners as they come: everything belongs to who restores it
     #[arg(long)]
     no_owner: bool,
+    #[command(flatten)]
+    vault_owner: keys::OwnerKey,
     /// Set no extended attributes and no ACLs
     #[arg(long)]
     no_xattrs: bool,
@@ -97,6 +99,7 @@ pub fn parse(text: &OsStr, now_ns: i128) -> Result<(Selector, Vec<u8>)> {
 
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
+    run.globals.know(&args.vault_owner);
     let (selector, path) = parse(&args.what, run.clock.now_ns())?;
     if args.in_place && args.delete && path.is_empty() && !args.yes && !args.dry_run {
         return Err(Error::usage("this would delete everything in the sealed paths that the snapshot lacks")

@@ -33,6 +33,8 @@ pub struct Args {
     #[arg(long, value_name = "SNAP", conflicts_with_all = ["repair", "from_source"])]
     snapshot: Option<String>,
     #[command(flatten)]
+    owner: keys::OwnerKey,
+    #[command(flatten)]
     repair: repair::RepairArgs,
     /// What nothing mends: store it again from the files of this host, where they still are what they were. Names the files by an owner's key; without one, the next seal does it
     #[arg(long, requires = "repair")]
@@ -81,7 +83,8 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         DepthArg::Packs => Depth::Packs,
         DepthArg::Chunks => Depth::Chunks,
     };
-    let mut repaired = args.repair.run(run, None)?;
+    run.globals.know(&args.owner);
+    let mut repaired = args.repair.run(run, args.owner.owner_key.as_deref())?;
     let opened = run.globals.open()?;
     let unlocking = keys::unlocking(run.globals)?;
     // Only decoding needs a key; if one was brought all the same, damage is followed to the files.
@@ -160,7 +163,14 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
 
 /// Counts what was found.
 fn what_is_wrong(r: &Report) -> String {
-    let suspect = r.damage.iter().filter(|f| !f.kind.is_damage()).count() + r.lost.len();
+    let suspects = || r.damage.iter().filter(|f| !f.kind.is_damage());
+    let suspect = suspects().count() + r.lost.len();
+    let keys = suspects().filter(|f| f.object.starts_with("keys/")).count();
+    let what = match keys {
+        0 => "snapshot",
+        n if n == suspect => "key file",
+        _ => "object",
+    };
     let objects = match r.damaged_objects() {
         0 => None,
         1 => Some("1 object is damaged or missing".to_owned()),
@@ -168,8 +178,8 @@ fn what_is_wrong(r: &Report) -> String {
     };
     let suspect = match suspect {
         0 => None,
-        1 => Some("1 snapshot is not what it should be".to_owned()),
-        n => Some(format!("{n} snapshots are not what they should be")),
+        1 => Some(format!("1 {what} is not what it should be")),
+        n => Some(format!("{n} {what}s are not what they should be")),
     };
     [objects, suspect].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
@@ -203,21 +213,21 @@ fn text(r: &Report) -> String {
         Depth::Chunks => "every object read, every chunk and tree decoded",
     };
     text.push_str(&format!(
-        "{}: {} snapshots, {} objects, {}{}, {:.1} s ({what})\n",
+        "{}: {}, {}, {}{}, {:.1} s ({what})\n",
         if r.is_clean() { "no damage" } else { "DAMAGE" },
-        output::count(r.snapshots),
-        output::count(r.objects),
+        output::counted(r.snapshots, "snapshot"),
+        output::counted(r.objects, "object"),
         output::bytes(r.bytes),
         if r.chunks > 0 { format!(", {} chunks", output::count(r.chunks)) } else { String::new() },
         r.seconds
     ));
     if r.packs_read < r.packs && r.damage.is_empty() {
-        text.push_str(&format!("{} of {} packs were read\n", output::count(r.packs_read), output::count(r.packs)));
+        text.push_str(&format!("{} of {} read\n", output::count(r.packs_read), output::counted(r.packs, "pack")));
     }
     if r.unreferenced > 0 {
         text.push_str(&format!(
-            "{} objects are in no snapshot: left by a seal that did not finish, reused by the next\n",
-            output::count(r.unreferenced)
+            "{} in no snapshot: left by a seal that did not finish, reused by the next\n",
+            output::counted(r.unreferenced, "object")
         ));
     }
     text

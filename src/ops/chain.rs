@@ -7,7 +7,7 @@ use crate::{
     error::{ErrorKind, Result},
     format::{Receipt, SnapshotId, SnapshotKey},
     store::{self, Key},
-    vault::{Chain, Expected, Finding, SignerList, StateDir, Trouble, Vault, expected, links, remembered, removed_keys},
+    vault::{Chain, Expected, Finding, SignerList, StateDir, Trouble, Vault, expected, key_findings, links, remembered, removed_keys},
 };
 
 /// Longest receipt looked at, in bytes.
@@ -45,6 +45,9 @@ pub fn judge(vault: &Vault, owner: Option<&str>, state: &StateDir, expect: &[Exp
     let mut chain = vault.chain(&signers, |_| 0)?;
     if let Some(owner) = owner.or(signers.signers.owner()) {
         chain.removed = removed_keys(&*vault.store, owner, vault.config.id)?;
+        let (damage, notices) = key_findings(&*vault.store, owner, vault.config.id)?;
+        judged.damage.extend(damage);
+        judged.notices.extend(notices);
     }
     judged.damage.extend(chain.findings.iter().cloned());
     let links = links(&chain, &signers);

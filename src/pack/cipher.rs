@@ -121,7 +121,7 @@ pub fn start(recipients: &[Wrap]) -> Result<(Vec<u8>, StreamKey)> {
 
 #[inline(never)]
 fn start_file(recipients: &[Wrap]) -> Result<(Vec<u8>, StreamKey)> {
-    let failed = |e: &dyn std::fmt::Display| Error::wrong_key("cannot encrypt to these recipients").because(e.to_string());
+    let failed = |e: &dyn std::fmt::Display| Error::wrong_key("cannot encrypt to these recipients").because(plainly(e));
     let taps: Vec<Tap> = recipients.iter().map(|inner| Tap { inner: *inner, taken: RefCell::default() }).collect();
     let encryptor = age::Encryptor::with_recipients(taps.iter().map(|t| t as Wrap)).map_err(|e| failed(&e))?;
     let mut head = Vec::with_capacity(512);
@@ -198,7 +198,7 @@ impl<'a> Remembered<'a> {
     /// Opens the header at the start of `head`, as `StreamHead::open` does. One whose every byte was seen before gives the key that it gave then.
     pub fn head(&self, head: &[u8], stored_len: u64, what: &str) -> Result<StreamHead> {
         let header = header_of(head);
-        let tag = header.map(|header| tag_of([b"opens to", header].into_iter()));
+        let tag = header.map(|header| tag_of([b"opens to", &header[..header.len() - NONCE_LEN]].into_iter()));
         if let (Some(header), Some(known)) = (header, tag.and_then(|tag| self.headers.get(&tag))) {
             return StreamHead::with_key(&Zeroizing::new(known)[..], header, stored_len, what);
         }
@@ -263,7 +263,7 @@ impl StreamHead {
 
     /// The same, with the file key.
     fn opened(identities: &[Unwrap], head: &[u8], stored_len: u64, what: &str) -> Result<(Self, Zeroizing<Vec<u8>>)> {
-        let broken = |e: &dyn std::fmt::Display| Error::corrupt(format!("{what} has a damaged age header")).because(e.to_string());
+        let broken = |e: &dyn std::fmt::Display| Error::corrupt(format!("{what} has a damaged age header")).because(plainly(e));
         let mut rest = head;
         let decryptor = age::Decryptor::new_buffered(&mut rest).map_err(|e| match e {
             age::DecryptError::UnknownFormat
@@ -280,6 +280,12 @@ impl StreamHead {
                 Error::wrong_key(format!("no key that was given opens {what}"))
             }
             age::DecryptError::ExcessiveWork { .. } => Error::wrong_key(format!("{what} asks for an unreasonable amount of work")),
+            // Nothing is wrong with the file: the header was read before, from memory.
+            e @ (age::DecryptError::Plugin(_) | age::DecryptError::PluginResolve(_) | age::DecryptError::Io(_)) => {
+                Error::unavailable(format!("an age plugin failed that was to open {what}"))
+                    .because(plainly(&e))
+                    .hint("its own messages may say why; with AGEDEBUG=plugin in the environment all is shown that it is told and answers")
+            }
             e => broken(&e),
         })?;
         let payload_offset = head.len() - rest.len();
@@ -367,6 +373,12 @@ impl StreamHead {
         let skip = (offset - first * BLOCK_LEN as u64) as usize;
         stored[..filled].get(skip..skip + len).ok_or_else(|| Error::corrupt(format!("{what} is shorter than its index says")))
     }
+}
+
+/// What the age crate says, in one line, without the invisible characters that it puts around names.
+pub fn plainly(e: &dyn std::fmt::Display) -> String {
+    let text: String = e.to_string().chars().filter(|c| !('\u{2066}'..='\u{2069}').contains(c)).collect();
+    text.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Decrypts a whole age file.

@@ -65,9 +65,9 @@ impl Local {
         if folder != self.root {
             self.create_folders(above)?;
         }
-        match fs::create_dir(folder) {
+        match sys::create_dir(folder) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(folder),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => sys::create_dirs(folder),
             other => other,
         }?;
         sys::sync_dir(above)
@@ -181,7 +181,12 @@ impl Store for Local {
     }
 
     fn names(&self, prefix: &str, each: &mut dyn FnMut(Key)) -> Result<()> {
-        self.walk(&self.root.join(prefix), 0, &mut |path, is_file| self.key(path).filter(|_| is_file).map_or(Ok(()), |key| Ok(each(key))))
+        self.walk(&self.root.join(prefix), 0, &mut |path, is_file| {
+            if let Some(key) = self.key(path).filter(|_| is_file) {
+                each(key);
+            }
+            Ok(())
+        })
     }
 
     fn replace(&self, key: &Key, bytes: &[u8], aside: &Key) -> Result<()> {

@@ -129,6 +129,16 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Creates a directory that is never for everybody to write, whatever the umask.
+pub fn create_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o775).create(path)
+}
+
+/// The same with those above it.
+pub fn create_dirs(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o775).create(path)
+}
+
 /// Creates a directory and those above it, for the owner only; an existing one is made so.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;

@@ -9,12 +9,12 @@ use crate::{
     sys,
     vault::{
         PUBLIC_LEN_MAX, Vault,
+        admit::Prepared,
         enrol::{check_name, put_sealer},
         keys::{OwnerKeys, SealerKeys},
         recipe,
         recipients::Way,
         signers::SignerList,
-        ways::put_way,
     },
 };
 
@@ -88,9 +88,9 @@ pub fn create_with(store: Arc<dyn Store>, ways: &[Way], name: &str, promise: Pro
 fn write_all(store: &dyn Store, config: &Config, owner: &OwnerKeys, sealer: &SealerKeys, ways: &[Way]) -> Result<()> {
     store.put(&Key::fixed("README.txt"), recipe::README.as_bytes())?;
     store.put(&Key::fixed("RESTORE.py"), recipe::RESTORE.as_bytes())?;
-    for (n, way) in ways.iter().enumerate() {
-        let number = u32::try_from(n + 1).map_err(|_| Error::usage("too many ways in"))?;
-        put_way(store, owner, way, number, None, "with the vault")?;
+    let mut number = 0;
+    for way in ways {
+        number = Prepared::new(owner, way)?.put(store, owner, number + 1, None, "with the vault")?.number;
     }
     put_sealer(store, owner, sealer)?;
     SignerList::create(store, owner, sealer)?;

@@ -22,14 +22,16 @@ pub enum Trouble {
     RolledBack,
     /// Two snapshots of one sealer go on from the same one: two machines seal under one name.
     Fork,
-    /// A snapshot that nobody signed who may seal.
+    /// A snapshot that nobody signed who may seal, or keys that no owner signed.
     Stranger,
     /// A snapshot that a sealer signed after the owner took that right back.
     Revoked,
     /// A snapshot that was made for another vault.
     OtherVault,
-    /// A receipt without a signature.
+    /// A receipt without a signature, or keys of which nobody can tell.
     Unsigned,
+    /// A way in that an owner removed.
+    Returned,
     /// The vault says that its objects are held against everybody, and this one is not.
     Unlocked,
 }
@@ -49,6 +51,7 @@ impl Trouble {
             Self::Revoked => "revoked",
             Self::OtherVault => "other-vault",
             Self::Unsigned => "unsigned",
+            Self::Returned => "returned",
             Self::Unlocked => "unlocked",
         }
     }
@@ -71,12 +74,13 @@ impl Trouble {
             Self::Unsigned => {
                 "it does not count: a seal did not finish, or the signature was taken away; compare heads (coffre head) with the host"
             }
+            Self::Returned => "take it away again: coffre key remove NUMBER; it gets no new keys, but who has its key reads what is older",
         }
     }
 
     /// Whether another copy of the vault can put it right.
     pub fn is_damage(self) -> bool {
-        !matches!(self, Self::Fork | Self::Stranger | Self::Revoked | Self::OtherVault | Self::Unsigned | Self::Unlocked)
+        !matches!(self, Self::Fork | Self::Stranger | Self::Revoked | Self::OtherVault | Self::Unsigned | Self::Returned | Self::Unlocked)
     }
 }
 

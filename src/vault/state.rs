@@ -18,12 +18,17 @@ use crate::{
 
 /// Sealing keys, remembered heads, manifests of this host's own seals, the catalog. Mode 0700; nothing in it reads a vault.
 #[derive(Clone, Debug)]
-pub struct StateDir(PathBuf);
+pub struct StateDir(PathBuf, Option<String>);
 
 impl StateDir {
     /// The state of `vault` below `base`; nothing is created yet.
     pub fn new(base: &Path, vault: VaultId) -> Self {
-        Self(base.join(vault.to_string()))
+        Self(base.join(vault.to_string()), None)
+    }
+
+    /// The same, where somebody who is here knows the owner's public key: it counts in place of the one that is kept, and is not kept.
+    pub fn knowing(self, owner: Option<String>) -> Self {
+        Self(self.0, owner)
     }
 
     /// Creates the directory.
@@ -84,9 +89,12 @@ impl StateDir {
         Ok(mark)
     }
 
-    /// The owner's public key as it was first seen.
+    /// The owner's public key as it was first seen, or as somebody gave it.
     pub fn pinned_owner(&self) -> Result<Option<String>> {
-        Ok(self.read("owner.pub")?.map(|text| text.trim().to_owned()))
+        match &self.1 {
+            Some(owner) => Ok(Some(owner.clone())),
+            None => Ok(self.read("owner.pub")?.map(|text| text.trim().to_owned())),
+        }
     }
 
     /// Pins the owner's public key.

@@ -205,7 +205,8 @@ fn make() {
         let identity = identity();
         let store = Arc::new(Local::new(at(&name).join("vault")));
         let parity = if name == "pruned" { 5 } else { 0 };
-        let made = vault::create_with(store, &[Way::Age(identity.to_public())], "host1", vault::Promise { parity, lock_days: 0 }).unwrap();
+        let made =
+            vault::create_with(store, &[Way::Age(identity.to_public())], "host1", vault::Promise { parity, ..Default::default() }).unwrap();
         let host = Host::with(made.vault, Arc::new(made.owner), made.sealer);
         match name.as_str() {
             "many" => make_many(&host),

@@ -70,7 +70,7 @@ fn owners_who_change_the_list_at_once_lose_nothing() {
             let token = home.path(name);
             home.owner(["key", "add", "--sealer", name, "--output", token.to_str().unwrap()])
         };
-        let mut children = vec![
+        let mut children = [
             home.owner(["key", "revoke", "web2"]).spawn(&home.path("log0")),
             add("web3").spawn(&home.path("log1")),
             add("web4").spawn(&home.path("log2")),

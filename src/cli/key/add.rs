@@ -27,7 +27,7 @@ use crate::{
 #[command(group = clap::ArgGroup::new("reader").multiple(true).conflicts_with("sealer"))]
 pub struct Args {
     /// Public key that is to open the vault: age1..., that of an age plugin, or an ssh-ed25519 or ssh-rsa line (repeatable)
-    #[arg(long, value_name = "KEY", group = "reader")]
+    #[arg(long, value_name = "KEY", group = "reader", allow_hyphen_values = true)]
     recipient: Vec<String>,
     /// File with such keys, one a line
     #[arg(long, value_name = "FILE", group = "reader")]
@@ -94,11 +94,10 @@ fn ways(run: &Run, args: &Args) -> Result<u8> {
 /// Adds ways in and says so.
 pub fn add_all(run: &Run, opened: &Opened, owner: &OwnerKeys, ways: Vec<Way>, name: Option<&str>) -> Result<()> {
     let added_at = sys::utc_text(run.clock.now_ns());
-    let mut added = Vec::new();
-    for way in ways {
-        let file = opened.vault.add_way(owner, &way.asking(keys::person()), name, &added_at)?;
-        added.push(AddedWay { number: file.number, kind: file.kind.clone(), name: file.name.clone(), file: file.path() });
-    }
+    let ways: Vec<Way> = ways.into_iter().map(|way| way.asking(keys::person())).collect();
+    let files = opened.vault.add_ways(owner, &ways, name, &added_at)?.into_iter();
+    let added: Vec<AddedWay> =
+        files.map(|file| AddedWay { number: file.number, file: file.path(), kind: file.kind, name: file.name }).collect();
     run.screen.data(&added, || added.iter().map(|way| format!("way in {} added: {}\n", way.number, way.file)).collect())
 }
 

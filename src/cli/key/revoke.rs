@@ -77,7 +77,7 @@ fn text(r: &Report) -> String {
         Some(list) => format!("revoked {} since {} ({list})\n", output::visible(&r.sealer), r.since),
         None => format!("would revoke {} since {}\n", output::visible(&r.sealer), r.since),
     };
-    text.push_str(&format!("  {} snapshots of it count, {} do not\n", output::count(r.kept), output::count(r.set_aside.len() as u64)));
+    text.push_str(&format!("  of its snapshots {} count, {} do not\n", output::count(r.kept), output::count(r.set_aside.len() as u64)));
     text.extend(r.last.iter().map(|row| line("last good", row)));
     text.extend(r.set_aside.iter().take(LISTED_MAX).map(|row| line("set aside", row)));
     if r.set_aside.len() > LISTED_MAX {

@@ -76,7 +76,7 @@ pub fn look_through(look: &Look, among: &[usize], wanted: &Wanted, cancel: &Canc
 /// Takes one step up, found in the snapshot of place `at`.
 fn take(look: &Look, among: &[usize], at: usize, step: Step, sightings: &mut BTreeMap<Vec<u8>, Sighting>) {
     let (path, entry) = match step {
-        Step::Came(path, entry) => (path, entry),
+        Step::Came(path, entry) => (path, *entry),
         Step::Left(path) => {
             if let Some(sighting) = sightings.get_mut(&path) {
                 leave(among, at, sighting);

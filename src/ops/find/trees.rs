@@ -22,7 +22,7 @@ const PARTS_DEPTH_MAX: usize = 8;
 /// Something wanted came to a path or left it, or nothing is known any more of what is below a directory.
 pub enum Step {
     /// It is here, new or changed.
-    Came(Vec<u8>, Entry),
+    Came(Vec<u8>, Box<Entry>),
     /// It is not here any more.
     Left(Vec<u8>),
     /// The older directory cannot be read: what is here now comes anew.
@@ -130,7 +130,7 @@ impl<'a> Trees<'a> {
             let is_here = |entry: &&Entry| self.wanted.is(&path, entry);
             match (old.filter(is_here), new.filter(is_here)) {
                 (Some(old), Some(new)) if is_same(old, new, one_domain) => (),
-                (_, Some(new)) => found.steps.push(Step::Came(below(&new.name), new.clone())),
+                (_, Some(new)) => found.steps.push(Step::Came(below(&new.name), Box::new(new.clone()))),
                 (Some(old), None) => found.steps.push(Step::Left(below(&old.name))),
                 (None, None) => (),
             }

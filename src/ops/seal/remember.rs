@@ -17,7 +17,8 @@ pub fn check(context: &Context, refreshed: &Refreshed) -> Result<Vec<SnapshotKey
     let Context { vault, sealer, state, sink, .. } = context;
     let signers = SignerList::load(&*vault.store, state.pinned_owner()?.as_deref())?;
     may_seal(&signers, &sealer.name, &sealer.sign.public())?;
-    let (mut gone, mut foreign): (Vec<(SnapshotKey, SnapshotId)>, Vec<(SnapshotKey, SnapshotId)>) = (Vec::new(), Vec::new());
+    let mut gone: Vec<(SnapshotKey, SnapshotId)> = Vec::new();
+    let mut foreign: Vec<(SnapshotKey, SnapshotId)> = Vec::new();
     for (name, (seq, id)) in state.heads()? {
         let key = SnapshotKey { sealer: name.clone(), seq };
         // Its receipt stands under its hash, or it is not the one that was seen.

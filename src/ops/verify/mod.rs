@@ -126,6 +126,14 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// The owner's public key: that of the keys that opened the vault, or the one that this host knows.
+    fn owner(&self) -> Result<Option<String>> {
+        match self.reader {
+            Some(reader) => Ok(Some(reader.owner.sign.public())),
+            None => self.state.pinned_owner(),
+        }
+    }
+
     /// Tells how far the work is that began at `began` of the monotonic clock.
     fn told(&self, began: std::time::Duration, entries: u64, bytes: u64, total: u64) {
         let elapsed_ms = u64::try_from((self.clock.monotonic() - began).as_millis()).unwrap_or(u64::MAX);
@@ -170,10 +178,7 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
     };
     let (chain, signers) = chain::walk(context, &mut report)?;
     // After the chain: what a receipt names and is gone by now was condemned by now.
-    let owner = match context.reader {
-        Some(reader) => Some(reader.owner.sign.public()),
-        None => context.state.pinned_owner()?,
-    };
+    let owner = context.owner()?;
     let pruned = Pruned::load(context.vault, owner.as_deref(), &mut report.damage)?;
     let taken = taken_away(context.vault, &chain, &report.damage, |id| pruned.is_forgotten(id))?;
     report.notices.retain(|notice| taken.iter().all(|f| f.object != notice.object));
