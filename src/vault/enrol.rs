@@ -159,11 +159,22 @@ pub(super) fn check_name(name: &str) -> Result<()> {
 }
 
 impl Vault {
-    /// The keys of every sealer that the owner's list names and whose file opens, in the order of the list.
+    /// The keys of every sealer that the owner's list names and whose file opens, in the order of the list; of every one that an owner signed,
+    /// if there is no list that counts.
     pub fn sealers(&self, owner: &OwnerKeys) -> Result<Vec<SealerKeys>> {
-        let list = SignerList::load(&*self.store, Some(&owner.sign.public()))?.signers;
-        let names = list.0.iter().filter(|s| !s.owner).map(|s| &s.name);
-        Ok(names.filter_map(|name| self.sealer_file(owner, &list, name).ok()).map(|(keys, _)| keys).collect())
+        let (list, names) = match SignerList::load(&*self.store, Some(&owner.sign.public())) {
+            Ok(list) => {
+                let names = list.signers.0.iter().filter(|s| !s.owner).map(|s| s.name.clone()).collect();
+                (list.signers, names)
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing) => {
+                let files = store::all_names(&*self.store, "keys")?;
+                let name = |key: &Key| key.file_name().strip_prefix("sealer-")?.strip_suffix(".age").map(str::to_owned);
+                (Signers::default(), files.iter().filter_map(name).collect::<Vec<String>>())
+            }
+            Err(e) => return Err(e),
+        };
+        Ok(names.iter().filter_map(|name| self.sealer_file(owner, &list, name).ok()).map(|(keys, _)| keys).collect())
     }
 
     /// The dedup domains of the sealers whose key files open.
