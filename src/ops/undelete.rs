@@ -30,6 +30,7 @@ pub fn run(vault: &Vault, owner: &OwnerKeys, now_ns: i128, named: &[String]) -> 
     let found: Vec<(SnapshotId, Forgotten)> = named.iter().map(|name| find(&journal, name)).collect::<Result<_>>()?;
     let decisions = found.iter().map(|(id, forgotten)| Decision::Undelete(forgotten.key.clone(), *id)).collect();
     let record = Journal::append(vault, owner, now_ns, decisions)?;
+    vault.store.refresh();
     // Who deletes says so first, and looks again before the first object goes. So either we see that here, or they see this.
     let after = Journal::load(vault, Some(&key))?;
     for (id, forgotten) in &found {

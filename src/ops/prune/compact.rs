@@ -91,8 +91,9 @@ struct Output<'a> {
 
 fn write(context: &Context, facts: &Facts, piece: &Piece) -> Result<Vec<SegmentPack>> {
     let domain = facts.domains.get(piece.domain).ok_or_else(|| {
-        Error::missing(format!("no key of the dedup domain {} is in the vault", piece.domain))
-            .hint("bring keys/ back from a copy of the vault")
+        let first = Key::pack(&facts.table.packs[piece.packs[0]].digest);
+        Error::missing(format!("no key in the vault is of the dedup domain of {first}, so what is in it cannot be written anew"))
+            .hint("bring keys/ and index/ back from a copy of the vault")
     })?;
     let keys = context.reader.owner.domain(*domain);
     let key = if piece.kind == PackKind::Data { &keys.data } else { &keys.tree };
