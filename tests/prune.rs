@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // a test may stop at the first surprise
 
 mod common;
+#[path = "prune/owners.rs"]
+mod owners;
 #[path = "prune/plans.rs"]
 mod plans;
 #[path = "prune/processes.rs"]

@@ -74,7 +74,11 @@ pub fn run(run: &Run, command: &Command) -> Result<u8> {
 
 fn unknown(opened: &Opened, name: &str) -> Error {
     let names: Vec<String> = opened.state.copies().unwrap_or_default().into_iter().map(|copy| copy.name).collect();
-    let hint = if names.is_empty() { "there are none: coffre copies add NAME PLACE".to_owned() } else { format!("there are {}", names.join(", ")) };
+    let hint = if names.is_empty() {
+        "there are none: coffre copies add NAME PLACE".to_owned()
+    } else {
+        format!("there are {}", names.join(", "))
+    };
     Error::not_found(format!("this host knows no copy called {name}")).hint(hint)
 }
 
@@ -95,7 +99,9 @@ fn add(run: &Run, opened: &Opened, name: &str, place: &str) -> Result<u8> {
     })?;
     let mut all = opened.state.copies()?;
     if name == copies::VAULT || all.iter().any(|copy| copy.name == name) {
-        return Err(Error::usage(format!("a copy called {name} is known already")).hint("choose another name, or coffre copies remove it first"));
+        return Err(
+            Error::usage(format!("a copy called {name} is known already")).hint("choose another name, or coffre copies remove it first")
+        );
     }
     all.push(KnownCopy { name: name.to_owned(), place, checked: None });
     opened.state.keep_copies(&all)?;
@@ -121,14 +127,7 @@ fn list(run: &Run, opened: &Opened) -> Result<u8> {
 }
 
 fn context<'a>(run: &'a Run, opened: &'a Opened, places: &'a [Place]) -> Context<'a> {
-    Context {
-        vault: &opened.vault,
-        copies: places,
-        state: &opened.state,
-        clock: &*run.clock,
-        sink: &**run.screen,
-        cancel: &run.cancel,
-    }
+    Context { vault: &opened.vault, copies: places, state: &opened.state, clock: &*run.clock, sink: &**run.screen, cancel: &run.cancel }
 }
 
 fn check(run: &Run, opened: &Opened, args: &CheckArgs) -> Result<u8> {

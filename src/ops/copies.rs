@@ -1,9 +1,6 @@
 //! Copies: how far each known copy is behind the vault, how much of it was read lately, and whether it is whole. Needs no key.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 

@@ -150,7 +150,8 @@ impl Store for Seen {
 
     fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()> {
         let Some(Some(seen)) = self.glimpse(key)? else { return self.inner.get(key, offset, buf) };
-        let kept = self.known().kept.get(key).filter(|(tag, bytes)| *tag == seen.tag && bytes.len() as u64 == seen.len).map(|(_, b)| b.clone());
+        let kept =
+            self.known().kept.get(key).filter(|(tag, bytes)| *tag == seen.tag && bytes.len() as u64 == seen.len).map(|(_, b)| b.clone());
         if let Some(kept) = kept {
             let from = usize::try_from(offset).unwrap_or(usize::MAX);
             let wanted = from.checked_add(buf.len()).and_then(|to| kept.get(from..to)).ok_or_else(|| short(key))?;
@@ -181,9 +182,10 @@ impl Store for Seen {
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()> {
         self.look(prefix)?;
-        let found: Option<Vec<(Key, u64)>> = self.known().covering(prefix).map(|look| {
-            look.iter().filter(|(key, _)| is_below(key.as_str(), prefix)).map(|(key, seen)| (key.clone(), seen.len)).collect()
-        });
+        let found: Option<Vec<(Key, u64)>> = self
+            .known()
+            .covering(prefix)
+            .map(|look| look.iter().filter(|(key, _)| is_below(key.as_str(), prefix)).map(|(key, seen)| (key.clone(), seen.len)).collect());
         match found {
             Some(found) => found.into_iter().try_for_each(|(key, len)| each(key, len)),
             None => self.inner.list(prefix, each),

@@ -78,8 +78,7 @@ mod tests {
         let state = StateDir::new(dir.path(), VaultId([1; 16]));
         assert_eq!(state.copies().unwrap(), []);
         let copy = |name: &str, place: &str, checked| KnownCopy { name: name.to_owned(), place: place.to_owned(), checked };
-        let copies =
-            [copy("usb", "/media/my disk/vault", None), copy("far", "s3://b/x?region=y", Some(Checked { secs: 7, findings: 2 }))];
+        let copies = [copy("usb", "/media/my disk/vault", None), copy("far", "s3://b/x?region=y", Some(Checked { secs: 7, findings: 2 }))];
         state.keep_copies(&copies).unwrap();
         assert_eq!(state.copies().unwrap(), copies);
         assert!(state.keep_copies(&[copy("a b", "/x", None)]).is_err());

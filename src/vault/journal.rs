@@ -346,9 +346,7 @@ fn is_junk(vault: &Vault, owner: &str, name: &str) -> Result<bool> {
         Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing) => Ok(None),
         other => other.map(Some),
     };
-    let (Some(bytes), Some(signature)) =
-        (read(&key, GC_RECORD_LEN_MAX)?, read(&Key::fixed(format!("{key}.sig")), PUBLIC_LEN_MAX)?)
-    else {
+    let (Some(bytes), Some(signature)) = (read(&key, GC_RECORD_LEN_MAX)?, read(&Key::fixed(format!("{key}.sig")), PUBLIC_LEN_MAX)?) else {
         return Ok(false);
     };
     let is_named = GcRecord::seq(name).is_some_and(|seq| GcRecord::name(seq, &bytes) == name);

@@ -104,7 +104,9 @@ impl Reader {
         let store = &*self.vault.store;
         match self.packs.frame_into(store, &at.pack, &at.frame, raw) {
             // Rare enough to be read into a buffer of its own.
-            Err(e) if is_damage(&e) && !store.others().is_empty() => *raw = self.with_pack(&at.pack, |store| self.packs.frame(store, &at.pack, &at.frame))?,
+            Err(e) if is_damage(&e) && !store.others().is_empty() => {
+                *raw = self.with_pack(&at.pack, |store| self.packs.frame(store, &at.pack, &at.frame))?
+            }
             other => other?,
         }
         Ok(self.with_index(|index| index.lens(at)))

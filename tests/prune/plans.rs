@@ -102,6 +102,23 @@ fn a_condemned_copy_counts_only_where_there_is_no_other() {
     assert_eq!(plan(&table, &LIMITS).fates, [Fate::Keep, Fate::Delete, Fate::Rewrite], "and it is not for this plan to judge");
 }
 
+#[test]
+fn what_is_in_two_packs_is_live_in_the_longer_one_and_a_doomed_copy_comes_last() {
+    let mut builder = TableBuilder::default();
+    builder.push(pack_name(0), 21_000, "00112233", Rank::Firm, index(0, 10));
+    builder.push(pack_name(1), 51_000, "00112233", Rank::Firm, index(0, 25));
+    builder.push(pack_name(2), 51_000, "00112233", Rank::Going, index(200, 25));
+    builder.push(pack_name(3), 51_000, "00112233", Rank::Weak, index(200, 25));
+    let mut table = builder.finish();
+    for n in (0..100).chain(200..300) {
+        table.mark(&id(n), Holds::Content);
+    }
+    assert_eq!([0, 1, 2, 3].map(|n| table.holds(n)), [Holds::Content, Holds::Content, Holds::Nothing, Holds::Content]);
+    assert_eq!(table.join().into_iter().collect::<Vec<_>>(), [(1, 0)]);
+    assert_eq!(plan(&table, &LIMITS).fates, [Fate::Delete, Fate::Keep, Fate::Keep, Fate::Keep]);
+    assert_eq!(table.holds(0), Holds::Content, "should it be condemned already, it is spared");
+}
+
 /// A thousand snapshots of a thousand directories, of which each changes one in a hundred.
 struct Simulated;
 

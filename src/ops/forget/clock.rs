@@ -23,7 +23,9 @@ pub fn check<'a>(rows: impl Iterator<Item = &'a Judged>, now_ns: i128) -> Result
 pub fn wrong(newest_ns: i128, newest: &SnapshotKey, now_ns: i128) -> Option<String> {
     let (now, then) = (sys::utc_text(now_ns), sys::utc_text(newest_ns));
     match () {
-        () if now_ns < newest_ns - BEHIND_NS => Some(format!("this machine's clock says {now}, before the newest snapshot {newest} of {then}")),
+        () if now_ns < newest_ns - BEHIND_NS => {
+            Some(format!("this machine's clock says {now}, before the newest snapshot {newest} of {then}"))
+        }
         () if now_ns > newest_ns + AHEAD_NS => {
             Some(format!("this machine's clock says {now}, long after the newest snapshot {newest} of {then}"))
         }

@@ -91,15 +91,15 @@ pub fn gather(context: &Context) -> Result<Facts> {
     for condemnation in &journal.condemnations {
         let (lines, spared) = journal.judged(vault, condemnation)?;
         named.extend(journal.fresh(vault, condemnation)?.into_iter().map(|line| line.path));
-        vanished.extend(spared.into_iter().filter(|line| is_data(&line.path) && !is_there(&line.path)).map(|line| (line.path, line.digest)));
+        vanished
+            .extend(spared.into_iter().filter(|line| is_data(&line.path) && !is_there(&line.path)).map(|line| (line.path, line.digest)));
         // Who condemned it again has taken note.
         for line in &lines {
             vanished.remove(&line.path);
         }
         // What is settled is gone; should it be there again, from a copy, it goes once more.
-        condemned.extend(
-            lines.into_iter().filter(|line| !condemnation.settled || is_there(&line.path)).map(|line| (line.path, line.digest)),
-        );
+        condemned
+            .extend(lines.into_iter().filter(|line| !condemnation.settled || is_there(&line.path)).map(|line| (line.path, line.digest)));
     }
     let mut going = HashSet::new();
     for deletion in &journal.deletions {
@@ -169,13 +169,7 @@ fn table(
 
 /// The folder of the domain that names what is in a pack: the one whose key gives its first chunk its id. Empty if that of none does. A frame is
 /// read for it.
-fn domain_of(
-    context: &Context,
-    pack: &Digest,
-    kind: PackKind,
-    index: &PackIndex,
-    domains: &HashMap<String, DomainId>,
-) -> Result<String> {
+fn domain_of(context: &Context, pack: &Digest, kind: PackKind, index: &PackIndex, domains: &HashMap<String, DomainId>) -> Result<String> {
     let (Some(frame), Some((id, len))) = (index.frames.first(), index.chunks.first()) else { return Ok(String::new()) };
     let mut raw = Vec::new();
     decompress(&context.reader.compressed_frame(pack, frame)?, frame.raw_len as usize, &mut raw, Key::pack(pack).as_str())?;

@@ -1,7 +1,7 @@
 //! Prune: frees what no wanted snapshot needs, in two phases with a grace between them (docs/FORMAT.md section 7.1).
 //!
-//! gather → settle what is due → mark → plan → compact → condemn. Only `settle` deletes, and only what a signed record condemned. Whoever is
-//! interrupted begins again: what was written and not signed is loose, and goes later.
+//! gather → settle what is due → mark → plan → compact → condemn. Only `settle` deletes what somebody may know of, and only what a signed
+//! record condemned. Whoever is interrupted begins again: what was written and not signed is loose, and goes later.
 
 mod compact;
 mod condemn;
@@ -24,12 +24,13 @@ pub use wait::Waiting;
 use crate::{
     error::{ErrorKind, Result},
     event::{Event, Sink},
-    format::{Decision, PACK_LEN_META_MAX},
+    format::{Decision, Digest, Line, PACK_LEN_META_MAX},
     sys::{Cancel, Clock},
     vault::{Journal, Reader, Vault},
 };
 
 use facts::Facts;
+use plan::in_place;
 use settle::Settled;
 
 /// Least time for which a loose object is left alone, in ns: a seal may be about to name it.
@@ -100,6 +101,16 @@ pub fn run(context: &Context, options: &Options) -> Result<Report> {
     finish(context, report, settled, began)
 }
 
+/// Stores what takes the place of what goes. What cannot be stored whole is taken away again.
+fn write(context: &Context, facts: &Facts, plan: &Plan, goes: &[Line]) -> Result<Vec<Line>> {
+    if goes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let packs = compact::run(context, facts, plan)?;
+    let names: Vec<Digest> = packs.iter().map(|(_, pack)| pack.digest).collect();
+    condemn::segments(context, facts, goes, packs).inspect_err(|_| compact::take_away(context, names.into_iter()))
+}
+
 fn finish(context: &Context, mut report: Report, settled: Settled, began: Duration) -> Result<Report> {
     report.settled(settled);
     report.seconds = (context.clock.monotonic() - began).as_secs_f64();
@@ -113,19 +124,22 @@ fn once(context: &Context, options: &Options, settled: &mut Settled) -> Result<R
         // What was spared is judged like everything else.
         (facts, tally) = look(context)?;
     }
-    let plan = plan(&facts.table, &limits(context, options));
+    let limits = limits(context, options);
+    let mut plan = plan(&facts.table, &limits);
     let now_ns = context.clock.now_ns();
     let (condemned_loose, noted_loose) = loose(&facts, options, now_ns);
-    let goes = condemn::goes(&facts, &plan, &condemned_loose, &tally);
+    let mut goes = condemn::goes(&facts, &plan, &condemned_loose, &tally);
+    let mut written = if options.dry_run { Ok(Vec::new()) } else { write(context, &facts, &plan, &goes) };
+    if written.as_ref().is_err_and(|e| e.kind() == ErrorKind::Full) {
+        let text = "no room is left to write packs anew, so only what is wholly dead goes; prune again when that is deleted";
+        context.sink.send(Event::Warning(text.to_owned()));
+        plan = in_place(&facts.table, &limits);
+        goes = condemn::goes(&facts, &plan, &condemned_loose, &tally);
+        written = write(context, &facts, &plan, &goes);
+    }
+    let fresh = written?;
     let mut report = report::of(context, &facts, &plan, &tally, &goes, options)?;
     if !options.dry_run {
-        let fresh = match goes.is_empty() {
-            true => Vec::new(),
-            false => {
-                let fresh = compact::run(context, &facts, &plan)?;
-                condemn::segments(context, &facts, &goes, fresh)?
-            }
-        };
         report.written(context, &fresh)?;
         let fresh = fresh.into_iter().chain(condemn::keepers(&facts, &plan)).collect();
         let verdict = condemn::Verdict { goes, fresh };

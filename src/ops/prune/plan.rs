@@ -96,6 +96,12 @@ pub struct Plan {
     pub totals: Totals,
 }
 
+/// The same plan, but content stays where it is as long as any of it is live: for a store without room. What is wholly dead goes, and nodes
+/// are written anew all the same.
+pub fn in_place(table: &Table, limits: &Limits) -> Plan {
+    plan(table, &Limits { max_unused_permille: 1_000, max_rewrite: Some(0), repack_small: false, ..*limits })
+}
+
 /// The facts about a pack.
 pub fn used(table: &Table, n: usize) -> Use {
     let pack = &table.packs[n];
@@ -155,7 +161,8 @@ fn decide(packs: &[Pack], uses: &[Use], limits: &Limits) -> Plan {
     if limits.repack_small {
         for meta in [false, true] {
             let len = if meta { limits.meta_pack_len } else { limits.pack_len } / SMALL_PART;
-            let is_small = |n: &usize| fates[*n] == Fate::Keep && uses[*n].is_meta == meta && uses[*n].stored < len && !packs[*n].domain.is_empty();
+            let is_small =
+                |n: &usize| fates[*n] == Fate::Keep && uses[*n].is_meta == meta && uses[*n].stored < len && !packs[*n].domain.is_empty();
             let small: Vec<usize> = counted().filter(is_small).collect();
             for n in &small {
                 // Alone it would only be copied.

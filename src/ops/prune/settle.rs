@@ -65,14 +65,7 @@ pub fn look(context: &Context, facts: &Facts) -> Result<Settled> {
     Ok(settled)
 }
 
-fn settle(
-    context: &Context,
-    facts: &Facts,
-    grace_max: Option<u64>,
-    force: bool,
-    only_look: bool,
-    settled: &mut Settled,
-) -> Result<()> {
+fn settle(context: &Context, facts: &Facts, grace_max: Option<u64>, force: bool, only_look: bool, settled: &mut Settled) -> Result<()> {
     settled.waiting.clear();
     settled.is_stale = false;
     let mut due = Vec::new();
@@ -141,9 +134,8 @@ fn settle(
 /// again since, or condemned with a longer grace.
 fn can_come_back<'a>(facts: &'a Facts, due: &[Due]) -> Vec<&'a Committed> {
     let newest = due.iter().map(|due| due.condemnation.seq).max().unwrap_or(0);
-    let goes = |seq: u64, manifest: &str| {
-        due.iter().any(|due| seq <= due.condemnation.seq && due.lines.iter().any(|line| line.path == manifest))
-    };
+    let goes =
+        |seq: u64, manifest: &str| due.iter().any(|due| seq <= due.condemnation.seq && due.lines.iter().any(|line| line.path == manifest));
     let stays = |c: &&Committed| {
         let forgotten = facts.journal.forgotten.get(&c.id).filter(|f| !f.gone && f.first <= newest);
         forgotten.is_some_and(|f| !goes(f.seq, &c.key.manifest()))

@@ -56,14 +56,15 @@ pub fn reasons(
     if force {
         return Ok(reasons);
     }
+    let began_ns = due_ns - i128::from(condemnation.grace_secs) * 1_000_000_000;
     let newest: BTreeMap<&str, &Committed> = facts.chain.committed.iter().map(|c| (c.key.sealer.as_str(), c)).collect();
     for (sealer, head) in &newest {
         let knows = head.receipt.lines.iter().any(|line| line.digest == condemnation.digest && line.path == condemnation.key().as_str());
-        if !knows && came_ns(context, head)? > condemnation.time_ns {
+        if !knows && came_ns(context, head)? > began_ns {
             reasons.push(format!("{sealer}: its newest snapshot {} does not say that it knows of this", head.key));
         }
     }
-    if now_ns < condemnation.time_ns + AT_WORK_NS {
+    if now_ns < began_ns + AT_WORK_NS {
         let heads = newest.iter().map(|(sealer, head)| (*sealer, head.key.seq)).collect();
         reasons.extend(at_work(context, &heads)?.into_iter().map(|key| format!("{}: a seal seems to be at work ({key})", key.sealer)));
     }

@@ -255,7 +255,8 @@ impl Backend for Sftp {
         let target = self.path(path);
         let above = target.iter().rposition(|b| *b == b'/').map(|at| target[..at].to_vec()).unwrap_or_default();
         let random: [u8; 8] = sys::random().map_err(Failure::lasting)?;
-        let unfinished = [&above[..], if above.is_empty() { b"" } else { b"/" }, format!("{}{}", super::UNFINISHED, hex(&random)).as_bytes()].concat();
+        let unfinished =
+            [&above[..], if above.is_empty() { b"" } else { b"/" }, format!("{}{}", super::UNFINISHED, hex(&random)).as_bytes()].concat();
         if let Err(failure) = self.write(ssh, &unfinished, bytes) {
             let _ = self.ask(ssh, REMOVE, Message::default().bytes(&unfinished));
             // The first object of its folder.
