@@ -180,6 +180,7 @@ const ROWS: &[Row] = &[
         &["rolled-back snaps/host1"],
         TAIL,
     ),
+    (STORAGE, "take all signatures away", Plain, take_signatures_away, NO_SIGNATURES, NO_SIGNATURES_AUDIT, NO_SIGNATURES_FRESH),
     (
         STORAGE,
         "insert a snapshot without a signature",
@@ -197,6 +198,15 @@ const ROWS: &[Row] = &[
         REVOCATION_GONE,
         &["deleted list3", "deleted list3.sig"],
         &["deleted list3", "deleted list3.sig"],
+    ),
+    (
+        STORAGE,
+        "replay an old list of signers as the newest",
+        Revoked,
+        replay_list,
+        &["altered list9"],
+        &["altered list9"],
+        &["altered list9"],
     ),
     (
         STORAGE,
@@ -341,6 +351,10 @@ const ROWS: &[Row] = &[
     (READER, "read what another sealed", Plain, |_, _| (), HARMLESS, HARMLESS, HARMLESS),
 ];
 
+const NO_SIGNATURES: &[&str] = &["rolled-back host1/3.b3", "snapshot-deleted host1/1.b3", "snapshot-deleted host1/2.b3"];
+const NO_SIGNATURES_AUDIT: &[&str] =
+    &["note: unsigned host1/3.b3", "rolled-back snaps/host1", "snapshot-deleted host1/1.b3", "snapshot-deleted host1/2.b3"];
+const NO_SIGNATURES_FRESH: &[&str] = &["note: unsigned host1/3.b3", "snapshot-deleted host1/1.b3", "snapshot-deleted host1/2.b3"];
 const BOTH_PACKS: &[&str] = &["altered pack", "altered pack2"];
 const SWAPPED: &[&str] = &["snapshot-reordered host1/1.b3", "snapshot-reordered host1/2.b3"];
 const REPLAYED: &[&str] = &["snapshot-reordered host1/2.b3"];
@@ -356,8 +370,7 @@ const FOREIGN_LIST: &[&str] = &[
     "stranger host2/1.b3",
     "stranger host2/2.b3",
 ];
-const FOREIGN_LIST_FRESH: &[&str] =
-    &["stranger host1/1.b3", "stranger host1/2.b3", "stranger host1/3.b3", "stranger host2/1.b3", "stranger host2/2.b3"];
+const FOREIGN_LIST_FRESH: &[&str] = &["altered list2", "altered list2.sig", "stranger host2/1.b3", "stranger host2/2.b3"];
 const OWN_LIST_FRESH: &[&str] = &["stranger host1/1.b3", "stranger host1/2.b3", "stranger host1/3.b3"];
 const FOREIGN_LIST_AUDIT: &[&str] =
     &["altered list2", "altered list2.sig", "rolled-back snaps/host2", "stranger host2/1.b3", "stranger host2/2.b3"];
@@ -458,10 +471,22 @@ fn take_revocation_back(_: &World, store: &Memory) {
     ["", ".sig"].iter().for_each(|end| store.delete(&Key::fixed(format!("signers/allowed_signers.0003{end}"))).unwrap());
 }
 
+fn replay_list(_: &World, store: &Memory) {
+    for end in ["", ".sig"] {
+        let old = objects(store)[&Key::fixed(format!("signers/allowed_signers.0002{end}"))].clone();
+        store.put(&Key::fixed(format!("signers/allowed_signers.0009{end}")), &old).unwrap();
+    }
+}
+
+fn take_signatures_away(_: &World, store: &Memory) {
+    (1..=3).for_each(|n| store.delete(&at(n, "b3.sig")).unwrap());
+}
+
 /// A list that names host2 as the owner, signed by host2.
 fn own_list(world: &World, store: &Memory) {
     let key = world.host2.sealer.sign.public();
-    let list = format!("owner namespaces=\"coffre-gc-v1,coffre-signers-v1\" {key}\nhost2 namespaces=\"coffre-receipt-v1\" {key}\n");
+    let list =
+        format!("#list 0003\nowner namespaces=\"coffre-gc-v1,coffre-signers-v1\" {key}\nhost2 namespaces=\"coffre-receipt-v1\" {key}\n");
     let signature = world.host2.sealer.sign.sign("coffre-signers-v1", list.as_bytes()).unwrap();
     store.put(&Key::fixed("signers/allowed_signers.0003"), list.as_bytes()).unwrap();
     store.put(&Key::fixed("signers/allowed_signers.0003.sig"), &signature).unwrap();

@@ -14,5 +14,7 @@ mod device;
 mod image;
 #[path = "disk/points.rs"]
 mod points;
+#[path = "disk/pruned.rs"]
+mod pruned;
 #[path = "disk/serve.rs"]
 mod serve;

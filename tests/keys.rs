@@ -4,10 +4,18 @@
 mod common;
 #[path = "keys/cost.rs"]
 mod cost;
+#[path = "keys/hostile.rs"]
+mod hostile;
 #[path = "keys/owners.rs"]
 mod owners;
+#[path = "keys/planted.rs"]
+mod planted;
+#[path = "keys/races.rs"]
+mod races;
 #[path = "keys/sealers.rs"]
 mod sealers;
+#[path = "keys/telling.rs"]
+mod telling;
 #[path = "keys/thief.rs"]
 mod thief;
 

@@ -17,8 +17,8 @@ const SIBLINGS: [(&str, &str); 2] = [("sys", "format"), ("pack", "catalog")];
 
 /// Each foreign crate and where it may be named: a folder, or a file.
 const HOMES: &[(&str, &[&str])] = &[
-    ("age", &["pack/cipher.rs", "vault/callbacks.rs", "vault/owners.rs", "vault/recipients.rs", "vault/keys.rs"]),
-    ("age_core", &["pack/cipher.rs", "vault/owners.rs"]),
+    ("age", &["pack/cipher.rs", "vault/callbacks.rs", "vault/owners.rs", "vault/recipients.rs", "vault/keys.rs", "vault/ssh.rs"]),
+    ("age_core", &["pack/cipher.rs", "vault/ssh.rs"]),
     ("bech32", &["pack/cipher.rs"]),
     ("blake3", &["format/id.rs"]),
     ("clap", &["cli/"]),

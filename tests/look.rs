@@ -8,6 +8,8 @@ mod complete;
 mod help;
 #[path = "look/json.rs"]
 mod json;
+#[path = "look/json_owner.rs"]
+mod json_owner;
 #[path = "look/names.rs"]
 mod names;
 

@@ -1,7 +1,13 @@
 //! Damage that a vault mends by itself: every kind of object, hurt in every way, comes back byte for byte or is named.
 #![allow(clippy::unwrap_used)] // a test may stop at the first surprise
 
+#[path = "repair/beside.rs"]
+mod beside;
+#[path = "repair/binary.rs"]
+mod binary;
 mod common;
+#[path = "repair/status.rs"]
+mod status;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,7 +54,7 @@ fn subject() -> Subject {
 }
 
 fn host_in(store: Arc<dyn Store>) -> Host {
-    let made = vault::create_with(store, &[Way::Age(identity().to_public())], "host1", 5).unwrap();
+    let made = vault::create_with(store, &[Way::Age(identity().to_public())], "host1", vault::Promise { parity: 5, lock_days: 0 }).unwrap();
     Host::with(made.vault, Arc::new(made.owner), made.sealer)
 }
 

@@ -12,8 +12,9 @@ use std::{
 };
 
 use coffre::{
-    error::ErrorKind,
-    store::{Fault, Faulty, Local, Memory, Store, get_all, list_all},
+    error::{ErrorKind, Result},
+    format::digest,
+    store::{Fault, Faulty, Glimpse, Key, Local, Memory, Seen, Store, Upload, get_all, list_all},
 };
 use common::{
     contract::{conforms, key, kind},
@@ -38,6 +39,119 @@ fn a_faulty_store_that_behaves_keeps_the_contract() {
     let (_guard, dir) = temp();
     let n = AtomicUsize::new(0);
     conforms(&|| Arc::new(Faulty::new(Local::new(dir.join(n.fetch_add(1, Ordering::SeqCst).to_string())))));
+}
+
+/// A map that shows marks in its lists, as S3 does, and counts what it is asked.
+#[derive(Clone, Default)]
+struct Marked {
+    inner: Memory,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Marked {
+    fn count(&self) -> &Memory {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        &self.inner
+    }
+
+    fn mark(&self, key: &Key) -> String {
+        digest(&get_all(&self.inner, key, 9 << 20).unwrap()).to_string()
+    }
+}
+
+impl Store for Marked {
+    fn put(&self, key: &Key, bytes: &[u8]) -> Result<()> {
+        self.count().put(key, bytes)
+    }
+
+    fn put_new(&self, key: &Key, bytes: &[u8]) -> Result<Option<String>> {
+        self.count().put(key, bytes).map(|()| Some(self.mark(key)))
+    }
+
+    fn begin(&self) -> Result<Box<dyn Upload>> {
+        self.inner.begin()
+    }
+
+    fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.count().get(key, offset, buf)
+    }
+
+    fn stat(&self, key: &Key) -> Result<Option<u64>> {
+        self.count().stat(key)
+    }
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()> {
+        self.count().list(prefix, each)
+    }
+
+    fn glance(&self, prefix: &str) -> Result<Option<Vec<(Key, Glimpse)>>> {
+        let found = list_all(self.count(), prefix)?;
+        // As many as a page of a list holds.
+        let whole = found.len() <= 20;
+        Ok(whole.then(|| found.into_iter().map(|(key, len)| (key.clone(), Glimpse { len, tag: self.mark(&key) })).collect()))
+    }
+
+    fn delete(&self, key: &Key) -> Result<()> {
+        self.count().delete(key)
+    }
+
+    fn describe(&self) -> String {
+        "marked".to_owned()
+    }
+}
+
+#[test]
+fn what_was_seen_keeps_the_contract() {
+    let (_guard, dir) = temp();
+    conforms(&|| Arc::new(Seen::new(Arc::new(Marked::default()), &dir)));
+    conforms(&|| Arc::new(Seen::new(Arc::new(Memory::default()), &dir)));
+}
+
+#[test]
+fn what_was_read_is_not_read_again_unless_it_is_another_object() {
+    let (_guard, dir) = temp();
+    let marked = Marked::default();
+    let asked = || marked.calls.swap(0, Ordering::SeqCst);
+    let seen = || Seen::new(Arc::new(marked.clone()), &dir);
+    let [config, receipt, pack] = ["VAULT", "snaps/h/0000000001.b3", "packs/ab/one.age"].map(key);
+    let store = seen();
+    store.put(&config, b"config").unwrap();
+    store.put(&receipt, b"receipt").unwrap();
+    store.put(&pack, b"pack").unwrap();
+    assert_eq!(asked(), 4, "one look and three puts");
+    drop(store);
+    let store = seen();
+    for _ in 0..2 {
+        assert_eq!(get_all(&store, &config, 99).unwrap(), b"config");
+        assert_eq!(get_all(&store, &receipt, 99).unwrap(), b"receipt");
+        assert_eq!(list_all(&store, "snaps/h").unwrap(), [(receipt.clone(), 7)]);
+        assert_eq!(store.stat(&key("snaps/h/0000000002.b3")).unwrap(), None);
+    }
+    assert_eq!(asked(), 1, "a look");
+    assert_eq!(get_all(&store, &pack, 99).unwrap(), b"pack");
+    assert_eq!(asked(), 1, "packs are not kept");
+    // Somebody rolls the vault back, and makes something of the same name and length.
+    marked.inner.delete(&receipt).unwrap();
+    marked.inner.put(&receipt, b"recEipt").unwrap();
+    store.refresh();
+    assert_eq!(get_all(&store, &receipt, 99).unwrap(), b"recEipt");
+    assert_eq!(asked(), 2, "a look and a read");
+    // What somebody else put in the meantime is not overwritten, whatever the last look said.
+    marked.inner.put(&key("snaps/h/0000000002.b3"), b"theirs").unwrap();
+    assert_eq!(kind(store.put(&key("snaps/h/0000000002.b3"), b"ours")), ErrorKind::Conflict);
+    // A vault that one list does not show is asked, folder by folder where that is worth it.
+    for n in 0..30 {
+        marked.inner.put(&key(&format!("packs/ab/{n}.age")), b"x").unwrap();
+    }
+    store.refresh();
+    asked();
+    assert_eq!(list_all(&store, "packs").unwrap().len(), 31);
+    marked.inner.put(&key("gc/1.txt"), b"record").unwrap();
+    for _ in 0..3 {
+        assert_eq!(list_all(&store, "gc").unwrap().len(), 1);
+        assert_eq!(get_all(&store, &key("gc/1.txt"), 99).unwrap(), b"record");
+    }
+    assert_eq!(asked(), 4, "a look at all, a list of packs, a look at gc, a read");
 }
 
 #[test]

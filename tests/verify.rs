@@ -283,7 +283,7 @@ fn samples_go_round_the_vault_and_what_was_read_lately_is_not_due() {
             workers: 1,
         };
         let within = (days > 0).then(|| std::time::Duration::from_secs(days * 86_400));
-        let report = verify::run_some(&context, Depth::Packs, Extent { sample, within }, Vec::new()).unwrap();
+        let report = verify::run_some(&context, Depth::Packs, Extent { sample, within, snapshot: None }, Vec::new()).unwrap();
         assert!(report.is_clean(), "{report:?}");
         assert_eq!(report.packs, packs as u64);
         report.packs_read

@@ -1,11 +1,11 @@
 //! `coffre audit`.
 
 use crate::{
-    cli::{Run, exit, output, repair, verify},
+    cli::{Run, exit, keys, output, repair, verify},
     error::{Error, Result},
     ops::audit::{self, Context, Report, Trust},
     sys,
-    vault::{Expected, public_key},
+    vault::Expected,
 };
 
 /// Check all that can be checked without any secret, on the machine that stores the vault
@@ -16,9 +16,8 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// The owner's public key, or a file that holds it: `ssh-ed25519 AAAA…`, as the recovery kit names it
-    #[arg(long, value_name = "KEY", value_parser = parse_key)]
-    owner_key: Option<String>,
+    #[command(flatten)]
+    owner: keys::OwnerKey,
     /// This snapshot must be there: the words or the digits that `coffre head` or `coffre seal` printed (repeatable)
     #[arg(long, value_name = "HEAD", value_parser = verify::parse_head)]
     expect_head: Vec<Expected>,
@@ -33,32 +32,13 @@ Examples:
   coffre --vault /srv/vault audit --owner-key /etc/coffre/owner.pub --expect-head web1:WORDS
   coffre --vault /srv/vault --json audit | jq -r '.findings[] | [.kind, .object] | @tsv'";
 
-/// Longest file with a public key, in bytes.
-const KEY_FILE_LEN_MAX: u64 = 64 << 10;
-
-fn parse_key(text: &str) -> std::result::Result<String, String> {
-    let wanted = || "an ed25519 public key is wanted, `ssh-ed25519 AAAA…`, or a file that holds one".to_owned();
-    if let Some(key) = public_key(text) {
-        return Ok(key);
-    }
-    if text.starts_with("ssh-") {
-        return Err(wanted());
-    }
-    let meta = std::fs::metadata(text).map_err(|e| format!("{}: {e}", wanted()))?;
-    if meta.len() > KEY_FILE_LEN_MAX {
-        return Err(wanted());
-    }
-    let text = std::fs::read_to_string(text).map_err(|e| format!("{}: {e}", wanted()))?;
-    text.lines().find_map(public_key).ok_or_else(wanted)
-}
-
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
-    let repaired = args.repair.run(run, args.owner_key.as_deref())?;
+    let repaired = args.repair.run(run, args.owner.owner_key.as_deref())?;
     let opened = run.globals.open()?;
     let context = Context {
         vault: &opened.vault,
-        owner: args.owner_key.as_deref(),
+        owner: args.owner.owner_key.as_deref(),
         state: &opened.state,
         expect: &args.expect_head,
         clock: &*run.clock,
@@ -89,10 +69,10 @@ fn text(r: &Report) -> String {
     text.extend(r.notices.iter().map(|finding| verify::finding_line(finding, true)));
     let rate = if r.seconds > 0.0 { (r.bytes as f64 / r.seconds) as u64 } else { 0 };
     text.push_str(&format!(
-        "{}: {} snapshots, {} objects, {}, {:.1} s ({}/s)\n",
+        "{}: {}, {}, {}, {:.1} s ({}/s)\n",
         if r.findings.is_empty() { "nothing wrong" } else { "WRONG" },
-        output::count(r.snapshots),
-        output::count(r.objects),
+        output::counted(r.snapshots, "snapshot"),
+        output::counted(r.objects, "object"),
         output::bytes(r.bytes),
         r.seconds,
         output::bytes(rate),
@@ -115,8 +95,8 @@ fn text(r: &Report) -> String {
     }
     if r.unreferenced > 0 {
         text.push_str(&format!(
-            "note     {} objects are in no snapshot: left by a seal that did not finish, reused by the next\n",
-            output::count(r.unreferenced)
+            "note     {} in no snapshot: left by a seal that did not finish, reused by the next\n",
+            output::counted(r.unreferenced, "object")
         ));
     }
     text.extend(r.unknown.iter().map(|unknown| format!("unknown  {unknown}\n")));

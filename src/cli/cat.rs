@@ -1,18 +1,16 @@
 //! `coffre cat`.
 
-use std::sync::Arc;
-
 use crate::{
-    cli::{DISK_CACHE_BYTES, Run, complete, keys, split_snap_path},
+    cli::{DISK_CACHE_BYTES, Run, complete, look, split_snap_path},
     error::{Error, Result},
     ops,
-    vault::{Reader, Selector, select},
+    vault::Selector,
 };
 
 /// Frames kept while one file is read.
 const CACHE_BYTES: u64 = 16 << 20;
 
-/// Print a file.
+/// Print a file of a snapshot.
 #[derive(clap::Args)]
 pub struct Args {
     /// Snapshot and path: `latest:/etc/hosts`, `1a2b3c4d:/etc/hosts`, `yesterday:/etc/hosts`
@@ -28,14 +26,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     }
     let selector = Selector::parse(snap, run.clock.now_ns())?;
     let opened = run.globals.open_to_read(DISK_CACHE_BYTES)?;
-    let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
-    let (snapshots, findings) = opened.vault.snapshots(&owner)?;
-    for finding in findings {
-        run.screen.warning(&format!("{}: {}", finding.object, finding.text));
-    }
-    let snapshot = select(&snapshots, &selector)?;
-    let (reader, _) = Reader::open(opened.vault.clone(), owner, CACHE_BYTES)?;
-    reader.tell(run.screen.clone());
-    ops::cat::run(&reader, snapshot, path.as_bytes(), &mut std::io::stdout().lock(), &run.cancel)?;
+    let (reader, snapshot) = look::one(run, &opened, &selector, CACHE_BYTES)?;
+    ops::cat::run(&reader, &snapshot, path.as_bytes(), &mut std::io::stdout().lock(), &run.cancel)?;
     Ok(0)
 }

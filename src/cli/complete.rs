@@ -186,10 +186,34 @@ const BASH: &str = r#"_coffre() {
 complete -o nosort -o bashdefault -F _coffre coffre 2>/dev/null || complete -o bashdefault -F _coffre coffre
 "#;
 
+/// zsh ends a word with a space unless it is told that more of it is to come, as behind a snapshot or a directory. As a file of `$fpath` this is
+/// the body of the function that it defines.
+const ZSH: &str = r#"#compdef coffre
+_coffre() {
+    local found word line
+    local -a unfinished whole
+    found=$(_CLAP_IFS=$'\n' _CLAP_COMPLETE_INDEX=$((CURRENT - 1)) COMPLETE=zsh coffre -- "${(@Q)words}" 2>/dev/null)
+    for line in "${(@f)found}"; do
+        # A colon in a word is escaped; the first one that is not begins what is said about it.
+        word=${${line//\\:/$'\1'}%%:*}
+        case $word in
+            '') ;;
+            *[/=$'\1']) unfinished+=("$line") ;;
+            *) whole+=("$line") ;;
+        esac
+    done
+    (( $#unfinished )) && _describe -V 'what begins so' unfinished -S ''
+    (( $#whole )) && _describe -V 'what begins so' whole
+}
+if [[ $funcstack[1] == _coffre ]]; then _coffre "$@"; else compdef _coffre coffre; fi
+"#;
+
 /// What a shell reads to complete `coffre`.
 pub fn registration(shell: &str) -> Result<Vec<u8>> {
-    if shell == "bash" {
-        return Ok(BASH.as_bytes().to_vec());
+    match shell {
+        "bash" => return Ok(BASH.as_bytes().to_vec()),
+        "zsh" => return Ok(ZSH.as_bytes().to_vec()),
+        _ => (),
     }
     let shells = Shells::builtins();
     let completer = shells.completer(shell).ok_or_else(|| Error::unsupported(format!("no completions for {shell}")))?;

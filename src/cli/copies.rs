@@ -137,7 +137,7 @@ fn check(run: &Run, opened: &Opened, args: &CheckArgs) -> Result<u8> {
     }
     let options = copies::Options {
         depth: if args.quick { Depth::Snapshots } else { Depth::Packs },
-        extent: Extent { sample: args.sample, within: None },
+        extent: Extent { sample: args.sample, ..Extent::default() },
         repair: args.repair,
     };
     let wanted = |name: &str| args.names.is_empty() || args.names.iter().any(|wanted| wanted == name);

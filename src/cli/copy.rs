@@ -9,7 +9,7 @@ use crate::{
 /// Objects carried at once: enough to keep a line with some delay full.
 const WORKERS: usize = 8;
 
-/// Bring a copy up to date.
+/// Bring another copy of the vault up to date; needs no key.
 #[derive(clap::Args)]
 pub struct Args {
     /// The copy: an empty or new place, or an older copy of the same vault

@@ -7,13 +7,12 @@ use std::{
 };
 
 use crate::{
-    cli::{DISK_CACHE_BYTES, Run, exit, keys, output, restore::parse},
+    cli::{DISK_CACHE_BYTES, Run, exit, look, output, restore::parse},
     error::{Error, Result},
     ops::{
         dump::{self, Format, Report},
         restore::Wanted,
     },
-    vault::{Reader, select},
 };
 
 /// Frames kept while the tree is read in its order.
@@ -21,7 +20,7 @@ const CACHE_BYTES: u64 = 64 << 20;
 /// Bytes given to the reader of the archive at once.
 const OUT_LEN: usize = 1 << 20;
 
-/// Write a snapshot, or a part of one, as an archive to standard output.
+/// Write a snapshot, or a part of one, as a tar or zip to standard output.
 ///
 /// Names are relative to PATH, so `tar -x` in a directory makes that directory what PATH was; a whole snapshot has full paths. A tar holds
 /// everything: times in nanoseconds, owners, attributes, ACLs, hard links, holes, devices. A zip holds files, directories and links.
@@ -63,13 +62,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     let (selector, path) = parse(&args.what, run.clock.now_ns())?;
     let wanted = Wanted::new(&args.include, &args.exclude)?;
     let opened = run.globals.open_to_read(DISK_CACHE_BYTES)?;
-    let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
-    let (snapshots, findings) = opened.vault.snapshots(&owner)?;
-    for finding in findings {
-        run.screen.warning(&format!("{}: {}", finding.object, finding.text));
-    }
-    let snapshot = select(&snapshots, &selector)?;
-    let (reader, _) = Reader::open(opened.vault.clone(), owner, CACHE_BYTES)?;
+    let (reader, snapshot) = look::one(run, &opened, &selector, CACHE_BYTES)?;
     let reader = Arc::new(reader);
     reader.read_ahead()?;
     let format = match args.format {
@@ -77,7 +70,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         FormatArg::Zip => Format::Zip,
     };
     let mut out = BufWriter::with_capacity(OUT_LEN, out.lock());
-    let report = dump::run(&reader, snapshot, &path, &wanted, format, &mut out, &run.cancel);
+    let report = dump::run(&reader, &snapshot, &path, &wanted, format, &mut out, &run.cancel);
     // What is left in the buffer of somebody who no longer reads is not worth a message.
     drop(out.into_parts());
     Ok(ended(run, &report?))

@@ -20,7 +20,7 @@ use crate::{
 /// Longest token read, in bytes.
 const TOKEN_LEN_MAX: u64 = 1 << 16;
 
-/// Make this host a sealer.
+/// Make this host a sealer of the vault, with the token that an owner made for it.
 ///
 /// An owner makes the token with `coffre key add --sealer NAME`. It is used once. From then on `seal`, `snapshots` and
 /// `verify` work here without any other key; reading does not.
@@ -63,5 +63,9 @@ fn piped() -> Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     let read = std::io::stdin().take(TOKEN_LEN_MAX).read_to_string(&mut text);
     read.map_err(|e| Error::io("cannot read the token from standard input", e).hint("give a file: coffre enroll FILE"))?;
+    // What some editors put first.
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
     Ok(text)
 }

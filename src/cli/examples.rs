@@ -117,6 +117,15 @@ pub const EXAMPLES: &[(&str, &[Example])] = &[
             ("coffre copies check --repair", "put right in each what is damaged, from the others"),
         ],
     ),
+    ("copies remove", &[("coffre copies remove usb", "the copy itself stays as it is")]),
+    (
+        "status",
+        &[
+            ("coffre status", "each host's last seal, what was read back, what waits"),
+            ("coffre status --max-age 26h", "exit code 5 if a host did not seal since yesterday"),
+            ("coffre --json status", "exact values"),
+        ],
+    ),
     ("key list", &[("coffre key list", "")]),
     (
         "key add",

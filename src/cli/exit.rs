@@ -6,6 +6,8 @@ use crate::error::ErrorKind;
 pub const INCOMPLETE: u8 = 3;
 /// Damage found.
 pub const DAMAGE: u8 = 4;
+/// A recovery objective was missed.
+pub const MISSED: u8 = 5;
 
 /// The exit code of a failure.
 pub fn code(kind: ErrorKind) -> u8 {

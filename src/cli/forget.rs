@@ -11,10 +11,10 @@ use crate::{
     vault::Selector,
 };
 
-/// Forget snapshots: those that no rule keeps, or those that are named. Needs an owner's key.
+/// Forget snapshots that no rule keeps, or that are named.
 ///
-/// Nothing is deleted yet. A forgotten snapshot is no longer listed, mounted or meant by `latest`; `coffre prune` frees its space after a grace time, and until
-/// then `coffre undelete` brings it back. Rules count the snapshots of each group by themselves, newest first, and a snapshot stays if any rule keeps it.
+/// Needs an owner's key. Nothing is deleted yet. A forgotten snapshot is no longer listed, mounted or meant by `latest`; `coffre prune` frees
+/// its space after a grace time, and until then `coffre undelete` brings it back. Rules count the snapshots of each group by themselves, newest first, and a snapshot stays if any rule keeps it.
 /// A snapshot whose host had a false clock, or that came in a flood, never pushes out another one.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -67,7 +67,9 @@ pub struct ForgetArgs {
     force: bool,
 }
 
-/// Bring back forgotten snapshots. Possible until `prune` deletes what they hold. Needs an owner's key.
+/// Bring back forgotten snapshots.
+///
+/// Possible until `prune` deletes what they hold. Needs an owner's key.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   coffre prune --list
@@ -78,7 +80,9 @@ pub struct UndeleteArgs {
     snapshots: Vec<String>,
 }
 
-/// Keep snapshots whatever a policy says, until `unpin`. Needs an owner's key.
+/// Keep snapshots whatever a policy says, until `unpin`.
+///
+/// Needs an owner's key.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   coffre pin 2025-11-08

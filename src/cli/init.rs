@@ -1,22 +1,23 @@
 //! `coffre init`.
 
-use std::path::PathBuf;
+use std::{fs::File, io::Read, path::PathBuf};
 
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::{
     cli::{Run, keys, state_base},
     error::{Error, Result},
-    format::{PARITY_MAX, name_from},
+    format::{LOCK_DAYS_MAX, PARITY_MAX, name_from},
     ops, sys,
-    vault::Way,
+    vault::{Promise, Way},
 };
 
-/// Create a vault.
+/// Create a vault and print its recovery kit.
 #[derive(clap::Args)]
 pub struct Args {
     /// Public key that opens the vault: age1..., that of an age plugin, or an ssh-ed25519 or ssh-rsa line (repeatable)
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     recipient: Vec<String>,
     /// File with such keys, one a line
     #[arg(long, value_name = "FILE")]
@@ -27,7 +28,18 @@ pub struct Args {
     /// How much of each object may be damaged and still be mended: 5%, or 0 for nothing. Takes as much room; holds for the life of the vault
     #[arg(long, value_name = "N%", default_value = "5%", value_parser = percent)]
     parity: u8,
+    /// Have the bucket hold each object against everybody, its owner too, for so many days after it was stored: 30d. The bucket must have object lock switched on
+    #[arg(long, value_name = "DAYS", default_value = "0", hide_default_value = true, value_parser = days)]
+    object_lock: u32,
 }
+
+fn days(text: &str) -> std::result::Result<u32, String> {
+    let n = text.strip_suffix('d').unwrap_or(text).parse().ok().filter(|n| *n <= LOCK_DAYS_MAX);
+    n.ok_or_else(|| format!("days, at most {LOCK_DAYS_MAX}: 30d"))
+}
+
+/// Most bytes read of a file with public keys.
+const RECIPIENTS_LEN_MAX: u64 = 1 << 20;
 
 fn percent(text: &str) -> std::result::Result<u8, String> {
     let n = text.strip_suffix('%').unwrap_or(text).parse().ok().filter(|n| *n <= PARITY_MAX);
@@ -55,7 +67,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         None => (),
     }
     let sealer = args.sealer.clone().unwrap_or_else(|| name_from(&sys::host_name()));
-    let report = ops::init::run(store, &ways, &sealer, args.parity, &state_base()?)?;
+    let report = ops::init::run(store, &ways, &sealer, Promise { parity: args.parity, lock_days: args.object_lock }, &state_base()?)?;
     let made = Made {
         vault: report.vault.config.id.to_string(),
         place: report.vault.store.describe(),
@@ -72,12 +84,13 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
 pub fn recipients_in(recipients: &[String], files: &[PathBuf]) -> Result<Vec<Way>> {
     let mut ways: Vec<Way> = recipients.iter().map(|text| Way::parse(text)).collect::<Result<_>>()?;
     for path in files {
-        let text = std::fs::read_to_string(path).map_err(|e| {
+        let mut text = Zeroizing::new(String::new());
+        File::open(path).and_then(|file| file.take(RECIPIENTS_LEN_MAX).read_to_string(&mut text)).map_err(|e| {
             Error::io(format!("cannot read {}", path.display()), e).hint("check the path that --recipients-file names; nothing was made")
         })?;
         let before = ways.len();
-        for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-            ways.push(Way::parse(line)?);
+        for (n, line) in text.lines().map(str::trim).enumerate().filter(|(_, l)| !l.is_empty() && !l.starts_with('#')) {
+            ways.push(Way::parse(line).map_err(|e| e.while_doing(format!("line {} of {}", n + 1, path.display())))?);
         }
         if ways.len() == before {
             return Err(Error::usage(format!("{} holds no public key", path.display())));

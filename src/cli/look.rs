@@ -5,27 +5,44 @@ use std::sync::Arc;
 use clap::builder::{PossibleValue, TypedValueParser};
 
 use crate::{
-    cli::{DISK_CACHE_BYTES, Run, keys},
+    cli::{DISK_CACHE_BYTES, Opened, Run, keys},
     error::{Error, Result},
     ops::{look::Look, row::Type},
     sys,
-    vault::{Selector, StateDir},
+    vault::{Reader, Selector, Snapshot, StateDir, select},
 };
 
 /// Opens the vault for looking, and says what was wrong with its snapshots.
 pub fn open(run: &Run) -> Result<Looking> {
+    sys::keep_heaps();
     let opened = run.globals.open_to_read(DISK_CACHE_BYTES)?;
     let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
     let (look, findings) = Look::open(&opened.vault, owner, &opened.state)?;
     for finding in findings {
         run.screen.warning(&format!("{}: {}", finding.object, finding.text));
     }
-    Ok(Looking { look, state: opened.state })
+    look.dirs.reader().tell(run.screen.clone());
+    Ok(Looking { look: Some(look), state: opened.state })
+}
+
+/// Opens what a vault holds for reading one snapshot, with so much memory for frames, and says what was wrong on the way.
+pub fn one(run: &Run, opened: &Opened, selector: &Selector, cache_bytes: u64) -> Result<(Reader, Snapshot)> {
+    let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
+    let (mut snapshots, findings) = opened.vault.snapshots(&owner)?;
+    for finding in findings {
+        run.screen.warning(&format!("{}: {}", finding.object, finding.text));
+    }
+    let id = select(&snapshots, selector)?.id;
+    let at = snapshots.iter().position(|snapshot| snapshot.id == id).expect("it was found among them");
+    let (reader, _) = Reader::open(opened.vault.clone(), owner, cache_bytes)?;
+    reader.tell(run.screen.clone());
+    Ok((reader, snapshots.swap_remove(at)))
 }
 
 /// A look that remembers, when it is over, what it had to open.
 pub struct Looking {
-    look: Look,
+    /// Taken when it is dropped.
+    look: Option<Look>,
     state: StateDir,
 }
 
@@ -33,13 +50,16 @@ impl std::ops::Deref for Looking {
     type Target = Look;
 
     fn deref(&self) -> &Look {
-        &self.look
+        self.look.as_ref().expect("it is taken when this is dropped, not before")
     }
 }
 
 impl Drop for Looking {
     fn drop(&mut self) {
-        self.look.keep(&self.state);
+        if let Some(look) = self.look.take() {
+            look.keep(&self.state);
+            look.end();
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod audit;
 mod bisect;
 mod cat;
 mod catalog;
+mod censor;
 mod complete;
 mod copies;
 mod copy;
@@ -34,6 +35,7 @@ mod restore;
 mod seal;
 mod snapshots;
 mod stats;
+mod status;
 mod stream;
 mod verify;
 
@@ -64,7 +66,7 @@ use crate::{
     name = "coffre",
     version,
     max_term_width = 110,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but not all could be read or set, 4 damage found,\n10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 done but not all could be read or set, 4 damage found,\n5 a recovery objective was missed, 10 no vault here, 11 in use, 12 no key opens it, 130 interrupted."
 )]
 struct Cli {
     #[command(flatten)]
@@ -75,6 +77,7 @@ struct Cli {
 
 /// Options of every command.
 #[derive(clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Globals {
     /// The vault: a directory, s3://BUCKET/PATH, sftp://HOST/PATH or webdav://HOST/PATH
     #[arg(long, global = true, env = "COFFRE_VAULT", value_name = "PATH")]
@@ -111,61 +114,44 @@ pub struct Globals {
     screen: OnceLock<Arc<Screen>>,
     #[arg(skip)]
     calls: Calls,
+    /// The owner's public key, where a command was given it.
+    #[arg(skip)]
+    owner_key: OnceLock<String>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Create a vault and print its recovery kit
     Init(init::Args),
-    /// Add a snapshot of some paths
     Seal(Box<seal::Args>),
-    /// List snapshots
     Snapshots(snapshots::Args),
-    /// Show every snapshot as files below a directory, until ^C or unmount
     Mount(mount::Args),
-    /// End a mount
     Unmount(mount::UnmountArgs),
-    /// Print a file of a snapshot
     Cat(cat::Args),
-    /// List a directory of a snapshot
     Ls(ls::Args),
-    /// Find files by name in all snapshots, or in one
     Find(Box<find::Args>),
-    /// List the versions of a path through all snapshots
     History(history::Args),
-    /// Show what differs between two snapshots
     Diff(diff::Args),
-    /// Find the first version of a file for which a command fails
     Bisect(bisect::Args),
-    /// Show how much a vault holds, what it costs, and how it grows
     Stats(stats::Args),
-    /// Write a snapshot, or a part of one, as a tar or zip to standard output
     Dump(dump::Args),
-    /// Restore a snapshot, or a part of one, without a mount
     Restore(Box<restore::Args>),
-    /// Check that everything is there, is what it was, and opens
     Verify(verify::Args),
-    /// Forget snapshots that no rule keeps, or that are named
     Forget(forget::ForgetArgs),
-    /// Free the space of forgotten snapshots, in two steps with a grace between them
     Prune(prune::Args),
-    /// Bring back forgotten snapshots
     Undelete(forget::UndeleteArgs),
-    /// Keep snapshots whatever a policy says
     Pin(forget::PinArgs),
     /// Let a policy judge snapshots again
     Unpin(forget::PinArgs),
-    /// Bring another copy of the vault up to date; needs no key
     Copy(copy::Args),
     /// The copies of the vault that this host knows of: how far behind, when checked, how much of them was read
     #[command(subcommand)]
     Copies(copies::Command),
     Audit(audit::Args),
     Head(head::Args),
+    Status(status::Args),
     /// Who can read the vault, and who can seal into it
     #[command(subcommand)]
     Key(key::Command),
-    /// Make this host a sealer of the vault, with the token that an owner made for it
     Enroll(enroll::Args),
     /// The local catalog of a sealing host
     #[command(subcommand)]
@@ -175,7 +161,6 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print a manual page, or write all of them
     Man(man::Args),
 }
 
@@ -183,6 +168,19 @@ impl Globals {
     /// The screen.
     pub fn screen(&self) -> &Arc<Screen> {
         self.screen.get_or_init(|| Arc::new(Screen::new(self.json, self.quiet, self.color, self.progress)))
+    }
+
+    /// Trusts this owner alone from now on, if one is given.
+    fn know(&self, given: &keys::OwnerKey) {
+        if let Some(owner) = &given.owner_key {
+            // Each command is given one.
+            self.owner_key.get_or_init(|| owner.clone());
+        }
+    }
+
+    /// This host's state directory of a vault.
+    fn state_of(&self, vault: &Vault) -> Result<StateDir> {
+        Ok(StateDir::new(&state_base()?, vault.config.id).knowing(self.owner_key.get().cloned()))
     }
 
     /// Where the vault is, for `init`, or for opening it.
@@ -201,21 +199,21 @@ impl Globals {
     fn open(&self) -> Result<Opened> {
         let (store, path) = self.store()?;
         let vault = Vault::open(store)?;
-        let state = StateDir::new(&state_base()?, vault.config.id);
+        let state = self.state_of(&vault)?;
         Ok(Opened { vault, path, state })
     }
 }
 
 impl Globals {
-    /// Opens the vault to seal into it; of one on a server what was seen of it before is not asked for again.
-    fn open_to_seal(&self) -> Result<Opened> {
+    /// Opens the vault to seal into it, or to read it; of one on a server what was seen of it before is not asked for again.
+    fn open_remembering(&self) -> Result<Opened> {
         let (store, path) = self.store()?;
-        let store: Arc<dyn Store> = match path {
-            Some(_) => store,
-            None => Arc::new(Seen::new(store, &state_base()?.join("seen"))),
+        let store: Arc<dyn Store> = match store.is_far() {
+            true => Arc::new(Seen::new(store, &state_base()?.join("seen"))),
+            false => store,
         };
         let vault = Vault::open(store)?;
-        let state = StateDir::new(&state_base()?, vault.config.id);
+        let state = self.state_of(&vault)?;
         Ok(Opened { vault, path, state })
     }
 }
@@ -226,7 +224,7 @@ const DISK_CACHE_BYTES: u64 = 2 << 30;
 impl Globals {
     /// Opens the vault to read from it, and its copies where it has lost something; of one on a server up to `disk_cache` bytes are kept here, encrypted as they are.
     fn open_to_read(&self, disk_cache: u64) -> Result<Opened> {
-        let mut opened = self.with_copies(self.open()?)?;
+        let mut opened = self.with_copies(self.open_remembering()?)?;
         if let (None, Some(base)) = (&opened.path, cache_base().filter(|_| disk_cache > 0)) {
             let dir = base.join(opened.vault.config.id.to_string());
             opened.vault.store = Arc::new(Cached::new(opened.vault.store, &dir, disk_cache)?);
@@ -288,6 +286,8 @@ struct Run<'a> {
 
 /// Parses the command line, runs the command, prints its error.
 pub fn main() -> ExitCode {
+    // Before anything is started that would inherit it.
+    keys::take_from_environment();
     let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
     // A shell asks what could follow; it says so in the environment.
     match clap_complete::CompleteEnv::with_factory(command).try_complete(words.iter().cloned(), std::env::current_dir().ok().as_deref()) {
@@ -300,7 +300,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             let code = if e.use_stderr() { exit::code(crate::error::ErrorKind::Usage) } else { 0 };
-            let _ = e.print();
+            let text = e.render().to_string();
+            match censor::without_secrets(&text) {
+                shown if e.use_stderr() && shown != text => eprint!("{shown}"),
+                _ => drop(e.print()),
+            }
             return ExitCode::from(code);
         }
     };
@@ -352,6 +356,7 @@ impl Run<'_> {
             Command::Copies(command) => copies::run(self, command),
             Command::Audit(args) => audit::run(self, args),
             Command::Head(args) => head::run(self, args),
+            Command::Status(args) => status::run(self, args),
             Command::Key(command) => key::run(self, command),
             Command::Enroll(args) => enroll::run(self, args),
             Command::Catalog(command) => catalog::run(self, command),

@@ -32,7 +32,7 @@ Where extended attributes are shown, these can be asked for by name:
   user.coffre.versions    how many versions the path has
   user.coffre.blake3      BLAKE3 of the content; reads the whole file, of up to 16 GiB";
 
-/// Show every snapshot as files.
+/// Show every snapshot as files below a directory, until ^C or unmount.
 #[derive(clap::Args)]
 #[command(after_long_help = VIEWS)]
 pub struct Args {
@@ -131,6 +131,8 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     // Before the passphrase is asked for, and before there is nobody to tell.
     options.point = mount::check(&options, &**run.screen)?;
     let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
+    // It stays for days, and needs it no more.
+    keys::forget_passphrase();
     let mut readiness = match args.daemon {
         false => sys::Readiness::nobody(),
         true => match sys::daemonise()? {

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::{
     cli::{
+        censor::without_secrets,
         exit,
         progress::{self, Pace},
     },
@@ -83,9 +84,9 @@ impl Screen {
 
     fn line(&self, style: Style, word: &'static str, text: &str) {
         if self.progress == Progress::Json {
-            return self.object(&Told { did: word, text });
+            return self.object(&Told { did: word, text: &without_secrets(text) });
         }
-        let text = visible(text);
+        let text = visible(&without_secrets(text));
         let line = match self.colour {
             true => format!("coffre: {style}{word}:{style:#} {text}\n"),
             false => format!("coffre: {word}: {text}\n"),
@@ -160,8 +161,12 @@ impl Screen {
                 kind: String,
                 exit_code: u8,
             }
-            let failure =
-                Failure { error: e.chain(), hint: e.hint_text(), kind: format!("{:?}", e.kind()), exit_code: exit::code(e.kind()) };
+            let failure = Failure {
+                error: without_secrets(&e.chain()),
+                hint: e.hint_text(),
+                kind: format!("{:?}", e.kind()),
+                exit_code: exit::code(e.kind()),
+            };
             return self.object(&failure);
         }
         self.line(AnsiColor::Red.on_default().bold(), "error", &e.chain());
@@ -272,6 +277,11 @@ pub fn bytes(n: u64) -> String {
 /// A count for people.
 pub fn count(n: u64) -> String {
     HumanCount(n).to_string()
+}
+
+/// So many of them, for people: `1 pack`, `2 packs`.
+pub fn counted(n: u64, what: &str) -> String {
+    format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
 /// Labels for people.

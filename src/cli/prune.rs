@@ -15,10 +15,10 @@ const GRACE: &str = "14d";
 /// Frames of nodes that are kept while trees are marked.
 const CACHE_BYTES: u64 = 128 << 20;
 
-/// Free the space of forgotten snapshots. Needs an owner's key, and the right to delete.
+/// Free the space of forgotten snapshots, in two steps with a grace between them.
 ///
-/// In two steps, so that nobody has to wait for it: what is dead is condemned, by a signed record, and deleted by a later run once the grace is over and every
-/// sealer knows. Run it every night. Sealing, mounting and verifying go on all the while, on this host and on others. Interrupted anywhere, it begins
+/// Needs an owner's key, and the right to delete. Nobody has to wait for it: what is dead is condemned, by a signed record, and deleted by a
+/// later run once the grace is over and every sealer knows. Run it every night. Sealing, mounting and verifying go on all the while, on this host and on others. Interrupted anywhere, it begins
 /// again and nothing is lost.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use crate::{
-    cli::{Run, state_base},
+    cli::{self, Opened, Run, state_base},
     error::{Error, Result},
-    ops::repair::{self, Context, How, Repaired, Report, Scope},
+    ops::{
+        repair::{self, Context, FromSource, How, Repaired, Report, Scope},
+        seal,
+    },
     store::Store,
-    vault::{StateDir, Vault},
+    sys,
+    vault::{Finding, OwnerKeys, StateDir, Vault},
 };
 
 /// Options of a repair.
@@ -19,6 +23,28 @@ pub struct RepairArgs {
     /// Another copy of the vault, for what this one cannot mend by itself (repeatable)
     #[arg(long, value_name = "PLACE", requires = "repair")]
     from: Vec<String>,
+}
+
+/// What was in packs that nothing mends, from the files of this host.
+pub fn from_source(run: &Run, opened: &Opened, owner: Option<&Arc<OwnerKeys>>, lost: &[Finding]) -> Result<FromSource> {
+    let sealer = seal::sealer_keys(&opened.vault, &opened.state)
+        .map_err(|e| e.while_doing("--from-source: what is stored again is signed by the host that has the files"))?;
+    let options = seal::Options {
+        paths: Vec::new(),
+        listed: Vec::new(),
+        rules: seal::Rules::default(),
+        explain: false,
+        never: opened.path.iter().cloned().collect(),
+        host: opened.host()?,
+        tags: vec!["repair".to_owned()],
+        labels: Default::default(),
+        accept_changes: true,
+        compression: seal::Compression::standard(None),
+        bytes_per_sec: None,
+        workers: sys::available_cores(),
+        coin: None,
+    };
+    repair::from_source(&cli::seal::context(run, opened, &sealer), owner, &options, lost)
 }
 
 impl RepairArgs {

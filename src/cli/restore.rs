@@ -7,21 +7,20 @@ use std::{
     io::{BufRead, Write},
     os::unix::ffi::OsStrExt,
     path::PathBuf,
-    sync::Arc,
 };
 
 use crate::{
-    cli::{DISK_CACHE_BYTES, Run, complete, exit, keys, mount::parse_owner, output},
+    cli::{DISK_CACHE_BYTES, Run, complete, exit, keys, look, mount::parse_owner, output},
     error::{Error, Result},
     ops::restore::{self, Context, Extra, Options, Owner, Place, Report, Wanted},
     sys,
-    vault::{Reader, Selector, parts_of, select},
+    vault::{Selector, parts_of},
 };
 
 /// Frames kept while directories are read; content is decoded past the cache, each frame once.
 const CACHE_BYTES: u64 = 32 << 20;
 
-/// Restore a snapshot, or a part of one.
+/// Restore a snapshot, or a part of one, without a mount.
 ///
 /// A directory's content goes straight into DIR, which takes its owner, mode and times; a file goes into DIR under its own name; a whole
 /// snapshot brings full paths. What stands in DIR already is compared by size and time, and only what differs is fetched: the same command
@@ -65,6 +64,8 @@ pub struct Args {
     /// Leave owners as they come: everything belongs to who restores it
     #[arg(long)]
     no_owner: bool,
+    #[command(flatten)]
+    vault_owner: keys::OwnerKey,
     /// Set no extended attributes and no ACLs
     #[arg(long)]
     no_xattrs: bool,
@@ -98,6 +99,7 @@ pub fn parse(text: &OsStr, now_ns: i128) -> Result<(Selector, Vec<u8>)> {
 
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
+    run.globals.know(&args.vault_owner);
     let (selector, path) = parse(&args.what, run.clock.now_ns())?;
     if args.in_place && args.delete && path.is_empty() && !args.yes && !args.dry_run {
         return Err(Error::usage("this would delete everything in the sealed paths that the snapshot lacks")
@@ -124,14 +126,8 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         by_content: args.by_content,
         workers: sys::available_cores(),
     };
-    let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
-    let (snapshots, findings) = opened.vault.snapshots(&owner)?;
-    for finding in findings {
-        run.screen.warning(&format!("{}: {}", finding.object, finding.text));
-    }
-    let snapshot = select(&snapshots, &selector)?;
-    let (reader, _) = Reader::open(opened.vault.clone(), owner, CACHE_BYTES)?;
-    let context = Context { reader: &reader, snapshot, clock: &*run.clock, sink: &**run.screen, cancel: &run.cancel };
+    let (reader, snapshot) = look::one(run, &opened, &selector, CACHE_BYTES)?;
+    let context = Context { reader: &reader, snapshot: &snapshot, clock: &*run.clock, sink: &**run.screen, cancel: &run.cancel };
     if args.dry_run {
         return dry_run::run(run, &context, &options);
     }

@@ -15,7 +15,7 @@ use crate::{
     vault::SealerKeys,
 };
 
-/// Add a snapshot.
+/// Add a snapshot of some paths.
 ///
 /// Takes each path with all that is below it. A source that is a link, or that is reached through one, is sealed where it
 /// really is, and the link is kept too. What was named is taken even if a pattern fits it. The vault, this host's state of it,
@@ -146,7 +146,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     }
     check_stream(args)?;
     let labels = labels(args)?;
-    let opened = run.globals.open_to_seal()?;
+    let opened = run.globals.open_remembering()?;
     let options = Options {
         paths: args.paths.clone(),
         listed: args.select.listed()?,

@@ -20,6 +20,8 @@ pub struct Stream<'a> {
     screen: &'a Screen,
     out: BufWriter<io::StdoutLock<'static>>,
     at_once: bool,
+    /// Nobody reads any more.
+    closed: bool,
 }
 
 impl<'a> Stream<'a> {
@@ -27,10 +29,10 @@ impl<'a> Stream<'a> {
     pub fn new(screen: &'a Screen) -> Self {
         screen.end_progress();
         let out = BufWriter::with_capacity(BUFFER_LEN, io::stdout().lock());
-        Self { screen, out, at_once: io::stdout().is_terminal() }
+        Self { screen, out, at_once: io::stdout().is_terminal(), closed: false }
     }
 
-    /// Writes one piece: as JSON, or as `text` says. Breaks once nobody reads any more.
+    /// Writes one piece: as JSON, or as `text` says. Breaks once nobody reads any more; whoever goes on nevertheless writes nothing.
     pub fn row<T: Serialize>(&mut self, value: &T, text: impl FnOnce() -> String) -> Result<ControlFlow<()>> {
         match self.screen.json {
             true => {
@@ -44,13 +46,18 @@ impl<'a> Stream<'a> {
 
     /// Writes bytes as they are.
     pub fn raw(&mut self, bytes: &[u8]) -> Result<ControlFlow<()>> {
+        if self.closed {
+            return Ok(ControlFlow::Break(()));
+        }
         let written = self.out.write_all(bytes).and_then(|()| if self.at_once { self.out.flush() } else { Ok(()) });
-        ended(written)
+        let flow = ended(written)?;
+        self.closed = flow.is_break();
+        Ok(flow)
     }
 
     /// Writes what is left.
     pub fn finish(mut self) -> Result<()> {
-        ended(self.out.flush()).map(drop)
+        if self.closed { Ok(()) } else { ended(self.out.flush()).map(drop) }
     }
 }
 

@@ -3,17 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    cli::{Run, exit, keys, output, repair},
+    cli::{Run, exit, keys, look, output, repair},
     error::{Error, Result},
     ops::verify::{self, Context, Depth, Extent, Report, Sample},
     sys,
-    vault::{Expected, Finding, Reader},
+    vault::{Expected, Finding, Reader, select},
 };
 
 /// Frames kept while everything is read once.
 const CACHE_BYTES: u64 = 32 << 20;
 
-/// Check the vault.
+/// Check that everything is there, is what it was, and opens.
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
@@ -29,8 +29,16 @@ pub struct Args {
     /// Read only packs that this host did not read so deep within so many days: `30d`
     #[arg(long, value_name = "DAYS", value_parser = parse_days)]
     within: Option<Duration>,
+    /// Check only what this snapshot needs; takes an owner's key
+    #[arg(long, value_name = "SNAP", conflicts_with_all = ["repair", "from_source"])]
+    snapshot: Option<String>,
+    #[command(flatten)]
+    owner: keys::OwnerKey,
     #[command(flatten)]
     repair: repair::RepairArgs,
+    /// What nothing mends: store it again from the files of this host, where they still are what they were. Names the files by an owner's key; without one, the next seal does it
+    #[arg(long, requires = "repair")]
+    from_source: bool,
 }
 
 pub fn parse_sample(text: &str) -> std::result::Result<Sample, String> {
@@ -48,6 +56,10 @@ Examples:
   coffre verify                                        every object against its hash: each week
   coffre --identity owner.key verify --depth chunks    all of it decrypted and checked, files named: each month
   coffre verify --expect-head web1:WORDS               what coffre head printed once: is it still there?
+  coffre --identity owner.key verify --depth chunks --snapshot latest
+  coffre verify --within 30d --sample 10m              what is due, ten minutes of it: each night
+  coffre verify --repair --from /media/offsite/vault   damage put right, from parity, then from a copy
+  coffre --identity owner.key verify --repair --from-source
   coffre --json verify | jq -r '.damage[] | [.kind, .object] | @tsv'
 
 OPERATIONS.md says what each kind of finding means, and what to do about it.";
@@ -71,16 +83,31 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         DepthArg::Packs => Depth::Packs,
         DepthArg::Chunks => Depth::Chunks,
     };
-    let repaired = args.repair.run(run, None)?;
+    run.globals.know(&args.owner);
+    let mut repaired = args.repair.run(run, args.owner.owner_key.as_deref())?;
     let opened = run.globals.open()?;
     let unlocking = keys::unlocking(run.globals)?;
     // Only decoding needs a key; if one was brought all the same, damage is followed to the files.
-    let owner = match depth == Depth::Chunks || !unlocking.is_empty() {
+    let owner = match depth == Depth::Chunks || args.snapshot.is_some() || !unlocking.is_empty() {
         true => Some(Arc::new(keys::open(run.globals, &opened.vault, unlocking).map_err(|e| match depth {
             Depth::Chunks if e.hint_text().is_none() => e.hint("--depth packs needs no key"),
             _ => e,
         })?)),
         false => None,
+    };
+    if let Some(repaired) = repaired.as_mut().filter(|_| args.from_source) {
+        let done = repair::from_source(run, &opened, owner.as_ref(), &repaired.lost)?;
+        repaired.lost.retain(|f| !done.replaced.contains(&f.object));
+        if done.files > 0 {
+            run.screen.note(&format!("files read again on this host: {}", output::count(done.files)));
+        }
+        for pack in &done.replaced {
+            run.screen.note(&format!("all that is needed of {pack} is stored again; a prune deletes what is left of it in 14 days"));
+        }
+    }
+    let snapshot = match &args.snapshot {
+        Some(name) => Some(select(&opened.vault.snapshots(owner.as_ref().expect("asked for above"))?.0, &look::selector(run, name)?)?.id),
+        None => None,
     };
     let reader = owner.map(|owner| Reader::open(opened.vault.clone(), owner, CACHE_BYTES)).transpose()?;
     let context = Context {
@@ -99,7 +126,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         Some(repaired) => (if depth == Depth::Packs { Depth::Snapshots } else { depth }, repaired.lost.clone()),
         None => (depth, Vec::new()),
     };
-    let mut report = verify::run_some(&context, depth, Extent { sample: args.sample, within: args.within }, known)?;
+    let mut report = verify::run_some(&context, depth, Extent { sample: args.sample, within: args.within, snapshot }, known)?;
     if let Some(repaired) = repaired {
         report.repaired = repaired.repaired;
     }
@@ -108,10 +135,10 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     report.damage.dedup_by(|a, b| a.object == b.object && a.text == b.text);
     run.screen.data(&report, || text(&report))?;
     if !report.forks.is_empty() {
-        run.screen.warning("two machines, or two users of one, seal under one name; if you know of one only, somebody else has its key");
+        run.screen.warning("two machines, or two users of one, seal under one name; if you know of one only, somebody else has its key, else: coffre head --accept");
     }
     if report.is_clean() {
-        return Ok(0);
+        return Ok(if report.forks.is_empty() { 0 } else { exit::DAMAGE });
     }
     let error = Error::corrupt(match (what_is_wrong(&report), report.damaged_files.len()) {
         (objects, 0) => objects,
@@ -139,7 +166,14 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
 
 /// Counts what was found.
 fn what_is_wrong(r: &Report) -> String {
-    let suspect = r.damage.iter().filter(|f| !f.kind.is_damage()).count() + r.lost.len();
+    let suspects = || r.damage.iter().filter(|f| !f.kind.is_damage());
+    let suspect = suspects().count() + r.lost.len();
+    let keys = suspects().filter(|f| f.object.starts_with("keys/")).count();
+    let what = match keys {
+        0 => "snapshot",
+        n if n == suspect => "key file",
+        _ => "object",
+    };
     let objects = match r.damaged_objects() {
         0 => None,
         1 => Some("1 object is damaged or missing".to_owned()),
@@ -147,8 +181,8 @@ fn what_is_wrong(r: &Report) -> String {
     };
     let suspect = match suspect {
         0 => None,
-        1 => Some("1 snapshot is not what it should be".to_owned()),
-        n => Some(format!("{n} snapshots are not what they should be")),
+        1 => Some(format!("1 {what} is not what it should be")),
+        n => Some(format!("{n} {what}s are not what they should be")),
     };
     [objects, suspect].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
@@ -182,21 +216,21 @@ fn text(r: &Report) -> String {
         Depth::Chunks => "every object read, every chunk and tree decoded",
     };
     text.push_str(&format!(
-        "{}: {} snapshots, {} objects, {}{}, {:.1} s ({what})\n",
+        "{}: {}, {}, {}{}, {:.1} s ({what})\n",
         if r.is_clean() { "no damage" } else { "DAMAGE" },
-        output::count(r.snapshots),
-        output::count(r.objects),
+        output::counted(r.snapshots, "snapshot"),
+        output::counted(r.objects, "object"),
         output::bytes(r.bytes),
         if r.chunks > 0 { format!(", {} chunks", output::count(r.chunks)) } else { String::new() },
         r.seconds
     ));
     if r.packs_read < r.packs && r.damage.is_empty() {
-        text.push_str(&format!("{} of {} packs were read\n", output::count(r.packs_read), output::count(r.packs)));
+        text.push_str(&format!("{} of {} read\n", output::count(r.packs_read), output::counted(r.packs, "pack")));
     }
     if r.unreferenced > 0 {
         text.push_str(&format!(
-            "{} objects are in no snapshot: left by a seal that did not finish, reused by the next\n",
-            output::count(r.unreferenced)
+            "{} in no snapshot: left by a seal that did not finish, reused by the next\n",
+            output::counted(r.unreferenced, "object")
         ));
     }
     text

@@ -17,39 +17,32 @@ pub fn check(bytes: &[u8], what: &str) -> Result<()> {
     }
 }
 
-struct Walk<'a> {
-    bytes: &'a [u8],
-    at: usize,
+/// Reads items one after the other; `None` for what is not deterministic.
+pub(super) struct Walk<'a> {
+    pub bytes: &'a [u8],
+    pub at: usize,
 }
 
-impl Walk<'_> {
-    fn item(&mut self, depth: u32) -> Option<()> {
+impl<'a> Walk<'a> {
+    /// Passes over one item, with what is in it.
+    pub fn item(&mut self, depth: u32) -> Option<()> {
         if depth > DEPTH_MAX {
             return None;
         }
         let (major, value) = self.head()?;
         match major {
             0 | 1 => Some(()),
-            2 | 3 => {
-                self.at = self.at.checked_add(usize::try_from(value).ok()?).filter(|end| *end <= self.bytes.len())?;
-                Some(())
-            }
+            2 | 3 => self.taken(value).map(drop),
             4 => (0..value).try_for_each(|_| self.item(depth + 1)),
             5 => {
-                let mut previous: &[u8] = &[];
-                let bytes = self.bytes;
+                let mut previous = None;
                 for _ in 0..value {
-                    let start = self.at;
-                    if !matches!(bytes.get(start)? >> 5, 0 | 3) {
-                        return None;
-                    }
-                    self.item(depth + 1)?;
                     // Keys in ascending bytewise order of their encodings, so none twice.
-                    let key = &bytes[start..self.at];
-                    if key <= previous {
+                    let key = self.key()?;
+                    if previous.is_some_and(|previous| key <= previous) {
                         return None;
                     }
-                    previous = key;
+                    previous = Some(key);
                     self.item(depth + 1)?;
                 }
                 Some(())
@@ -58,24 +51,48 @@ impl Walk<'_> {
         }
     }
 
+    /// The key of a map: its type and number, or length, and its text. Such tuples are in the order of the encodings.
+    fn key(&mut self) -> Option<(u8, u64, &'a [u8])> {
+        let (major, value) = self.head()?;
+        match major {
+            0 => Some((0, value, &[])),
+            3 => Some((3, value, self.taken(value)?)),
+            _ => None,
+        }
+    }
+
+    /// The next `len` bytes.
+    fn taken(&mut self, len: u64) -> Option<&'a [u8]> {
+        let bytes = self.bytes.get(self.at..self.at.checked_add(usize::try_from(len).ok()?)?)?;
+        self.at += bytes.len();
+        Some(bytes)
+    }
+
+    /// The number or length of the next head, which must be of type `major`.
+    pub fn of(&mut self, major: u8) -> Option<u64> {
+        self.head().filter(|(is, _)| *is == major).map(|(_, value)| value)
+    }
+
+    /// The next byte string.
+    pub fn string(&mut self) -> Option<&'a [u8]> {
+        let len = self.of(2)?;
+        self.taken(len)
+    }
+
     /// One initial byte with its argument in the shortest form.
     fn head(&mut self) -> Option<(u8, u64)> {
         let first = *self.bytes.get(self.at)?;
         let short = first & 31;
-        let extra = match short {
-            0..=23 => 0,
-            24..=27 => 1usize << (short - 24),
-            _ => return None,
-        };
+        if short < 24 {
+            self.at += 1;
+            return Some((first >> 5, u64::from(short)));
+        }
+        let extra = if short <= 27 { 1usize << (short - 24) } else { return None };
         let argument = self.bytes.get(self.at + 1..self.at + 1 + extra)?;
         let value = argument.iter().fold(0u64, |sum, b| sum << 8 | u64::from(*b));
-        let shortest = match extra {
-            0 => true,
-            1 => value >= 24,
-            _ => value >> (4 * extra) != 0,
-        };
+        let shortest = if extra == 1 { value >= 24 } else { value >> (4 * extra) != 0 };
         self.at += 1 + extra;
-        shortest.then_some((first >> 5, if extra == 0 { u64::from(short) } else { value }))
+        shortest.then_some((first >> 5, value))
     }
 }
 

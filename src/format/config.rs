@@ -19,7 +19,12 @@ pub struct Config {
     pub pack_len_max: u32,
     /// Loss that packs can be mended after, of a hundred; 0: no sidecars and no second copies.
     pub parity: u8,
+    /// Days for which the store is asked to hold each object against everybody; 0: it is not asked.
+    pub lock_days: u32,
 }
+
+/// Longest `lock_days`: what is held cannot be freed, whoever pays for it.
+pub const LOCK_DAYS_MAX: u32 = 3650;
 
 /// Highest `parity`: beyond that a second copy of the vault says more.
 pub const PARITY_MAX: u8 = 50;
@@ -27,7 +32,7 @@ pub const PARITY_MAX: u8 = 50;
 impl Config {
     /// The configuration of a new vault without parity.
     pub fn new(id: VaultId) -> Self {
-        Self { id, frame_target: FRAME_TARGET_DATA, pack_len_max: 16 << 20, parity: 0 }
+        Self { id, frame_target: FRAME_TARGET_DATA, pack_len_max: 16 << 20, parity: 0, lock_days: 0 }
     }
 
     /// Returns the bytes of `VAULT`.
@@ -38,6 +43,9 @@ impl Config {
         );
         if self.parity > 0 {
             text.push_str(&format!("parity {}\n", self.parity));
+        }
+        if self.lock_days > 0 {
+            text.push_str(&format!("object-lock {}\n", self.lock_days));
         }
         text.into_bytes()
     }
@@ -80,6 +88,7 @@ impl Config {
                 ["frame", n] => config.frame_target = n.parse().ok().filter(|n| (1 << 12..=1 << 22).contains(n)).ok_or_else(broken)?,
                 ["pack", n] => config.pack_len_max = n.parse().ok().filter(|n| (1 << 20..=1 << 30).contains(n)).ok_or_else(broken)?,
                 ["parity", n] => config.parity = n.parse().ok().filter(|n| *n <= PARITY_MAX).ok_or_else(broken)?,
+                ["object-lock", n] => config.lock_days = n.parse().ok().filter(|n| *n <= LOCK_DAYS_MAX).ok_or_else(broken)?,
                 _ => (),
             }
         }
@@ -99,6 +108,8 @@ mod tests {
         assert_eq!(Config::decode(&config.encode()).unwrap(), config);
         let with_parity = Config { parity: 5, ..config.clone() };
         assert_eq!(Config::decode(&with_parity.encode()).unwrap(), with_parity);
+        let with_lock = Config { lock_days: 30, ..config.clone() };
+        assert_eq!(Config::decode(&with_lock.encode()).unwrap(), with_lock);
         let text = String::from_utf8(config.encode()).unwrap();
         let kind = |text: String| Config::decode(text.as_bytes()).unwrap_err().kind();
         assert_eq!(kind(text.replace("vault 1", "vault 2")), ErrorKind::Unsupported);

@@ -144,6 +144,11 @@ impl Key32 {
         Key32::new(blake3::derive_key(context, &self.0[..]))
     }
 
+    /// Another key that only who has this one and `secret` can make.
+    pub fn with(&self, secret: &[u8]) -> Key32 {
+        Key32::new(*blake3::keyed_hash(&self.0, secret).as_bytes())
+    }
+
     /// Returns the id of `bytes` under this key.
     pub fn chunk_id(&self, bytes: &[u8]) -> ChunkId {
         ChunkId(*blake3::keyed_hash(&self.0, bytes).as_bytes())

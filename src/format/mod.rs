@@ -21,7 +21,7 @@ mod words;
 
 pub use armor::{armor, dearmor};
 pub use cdc::{CHUNK_LEN_AVERAGE, CHUNK_LEN_MAX, CHUNK_LEN_MIN, Chunker};
-pub use config::{Config, PARITY_MAX};
+pub use config::{Config, LOCK_DAYS_MAX, PARITY_MAX};
 pub use gc::{Decision, GC_RECORD_LEN_MAX, GcRecord};
 pub use id::{ChunkId, Digest, Digester, DomainId, DomainKeys, Key32, SnapshotId, VaultId, digest, domain_key, hex, unhex};
 pub use manifest::{Manifest, Problem, ProblemKind, Stats, Suspicion, SuspicionKind};
@@ -34,7 +34,7 @@ pub use segment::{Segment, SegmentPack};
 pub use sidecar::{Mark, SHARD_LEN, Shape, Sidecar, encode_sidecar};
 pub use signers::{Revocation, Signer, Signers};
 pub use tree::{
-    ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Entry, HardLink, Hole, INLINE_LEN_MAX, NODE_ENTRIES_MAX, Node, Part, is_legal_name,
-    split,
+    ChunkList, ChunkRef, Content, DIR_DEPTH_MAX, Data, Entry, HardLink, Hole, INLINE_LEN_MAX, NODE_ENTRIES_MAX, Node, Part, Scan,
+    is_legal_name, split,
 };
 pub use words::{HeadText, words_of};

@@ -18,6 +18,9 @@ pub struct SnapshotKey {
 }
 
 impl SnapshotKey {
+    /// The highest sequence number: it has ten digits.
+    pub const SEQ_MAX: u64 = 9_999_999_999;
+
     /// The path of the manifest.
     pub fn manifest(&self) -> String {
         format!("snaps/{}/{:010}.age", self.sealer, self.seq)

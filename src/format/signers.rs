@@ -11,6 +11,8 @@ pub const NAMESPACE_RECEIPT: &str = "coffre-receipt-v1";
 const NAMESPACES_OWNER: &str = "coffre-gc-v1,coffre-signers-v1";
 /// Starts a comment that holds a line of `b3sum`: the last receipt of a revoked sealer that counts.
 const LAST: &str = "#last ";
+/// Starts the comment in the first line, in which a list says its number: under another one it is a copy that somebody made.
+const NUMBER: &str = "#list ";
 
 /// From when on a sealer's signature counts no more, and what counts that it signed before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,9 +88,28 @@ impl Signer {
 pub struct Signers(pub Vec<Signer>);
 
 impl Signers {
-    /// Returns the text.
-    pub fn encode(&self) -> Vec<u8> {
-        self.0.iter().map(Signer::encode).collect::<String>().into_bytes()
+    /// Returns the text of list number `number`.
+    pub fn encode(&self, number: u32) -> Vec<u8> {
+        let mut text = format!("{NUMBER}{number:04}\n");
+        text.extend(self.0.iter().map(Signer::encode));
+        text.into_bytes()
+    }
+
+    /// The number that the list in `bytes` says it has; `None` if it is older than such numbers.
+    pub fn number_in(bytes: &[u8]) -> Option<u32> {
+        let line = bytes.strip_prefix(NUMBER.as_bytes())?.split(|b| *b == b'\n').next()?;
+        std::str::from_utf8(line).ok()?.parse().ok()
+    }
+
+    /// Takes in what `older` has and this list lacks: signers, at the end, and revocations. Nothing is ever taken out of a list.
+    pub fn take_in(&mut self, older: &Signers) {
+        for theirs in &older.0 {
+            match self.0.iter_mut().find(|ours| ours.owner == theirs.owner && ours.name == theirs.name) {
+                None => self.0.push(theirs.clone()),
+                Some(ours) if ours.revoked.is_none() => ours.revoked.clone_from(&theirs.revoked),
+                Some(_) => (),
+            }
+        }
     }
 
     /// Reads a list; lines with options that we do not write are skipped.
@@ -154,11 +175,16 @@ mod tests {
             signer("a", false, revoked(vec![(41, id), (42, id)])),
             signer("b", false, revoked(Vec::new())),
         ]);
-        let text = String::from_utf8(list.encode()).unwrap();
+        let text = String::from_utf8(list.encode(7)).unwrap();
+        assert_eq!((Signers::number_in(text.as_bytes()), Signers::number_in(b"owner ")), (Some(7), None));
         assert!(text.contains("a namespaces=\"coffre-receipt-v1\",valid-before=\"20251108020000Z\" ssh-ed25519 a\n"), "{text}");
         assert!(text.contains(&format!("#last {id}  snaps/a/0000000042.b3\n")), "{text}");
         assert_eq!(Signers::decode(text.as_bytes()).unwrap(), list);
         assert_eq!(list.revoked("a").unwrap().since_text(), "2025-11-08 02:00:00 UTC");
+        // Whatever order two lists were written in, nothing of either is lost.
+        let mut other = Signers(vec![list.0[0].clone(), signer("a", false, None), signer("c", false, None)]);
+        other.take_in(&list);
+        assert_eq!(other.0, [list.0[0].clone(), list.0[1].clone(), signer("c", false, None), list.0[2].clone()]);
         // What cannot be read does not make a signer stronger than it is.
         for option in ["valid-before=\"2025\"", "valid-before=\"20251108020000\"", "cert-authority"] {
             let text = format!("c namespaces=\"coffre-receipt-v1\",{option} ssh-ed25519 c\n");

@@ -18,6 +18,9 @@ use crate::{
 /// How often the vault is looked at: listings of `snaps/` and `gc/`, so that a new snapshot shows within two seconds.
 const EVERY: Duration = Duration::from_millis(1000);
 
+/// The same where each listing is a request that somebody pays for.
+const EVERY_FAR: Duration = Duration::from_secs(10);
+
 /// What the watcher knows.
 pub struct Watch {
     pub reader: Arc<Reader>,
@@ -40,6 +43,7 @@ impl Watch {
     /// Takes up what changed; true if anything did.
     fn look(&mut self) -> Result<bool> {
         let vault = &self.reader.vault;
+        vault.store.refresh();
         let mut signed: Vec<String> = Vec::new();
         vault.store.list("snaps", &mut |key, _| {
             if key.as_str().ends_with(".b3.sig") {
@@ -84,8 +88,14 @@ impl Watch {
     /// Looks again and again, and tells the kernel what changed, until the mount ends.
     pub fn run(mut self, notifier: &Notifier, clock: &dyn Clock, ended: &Cancel) {
         let mut failing = false;
+        let every = if self.reader.vault.store.is_far() { EVERY_FAR } else { EVERY };
+        let mut next = clock.monotonic() + every;
         while !ended.is_cancelled() {
             clock.sleep(EVERY);
+            if clock.monotonic() < next {
+                continue;
+            }
+            next = clock.monotonic() + every;
             let (before, dirs) = (self.views.shown(), self.views.moving_dirs());
             match self.look() {
                 Ok(false) => failing = false,

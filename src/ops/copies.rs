@@ -85,7 +85,6 @@ pub struct Row {
 pub fn list(context: &Context) -> Result<Vec<Row>> {
     let ledger = Proofs::load(&context.state.catalog())?;
     let now = now_secs(context.clock);
-    let here = signed(&*context.vault.store)?;
     let mut rows = Vec::new();
     for place in context.copies {
         context.cancel.check()?;
@@ -96,7 +95,7 @@ pub fn list(context: &Context) -> Result<Vec<Row>> {
             findings: place.known.checked.map(|c| c.findings),
             ..Row::default()
         };
-        match fill(context, place, &here, (&ledger, now), &mut row) {
+        match fill(context, place, (&ledger, now), &mut row) {
             Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
             Err(e) => row.error = Some(e.chain()),
             Ok(()) => (),
@@ -106,11 +105,13 @@ pub fn list(context: &Context) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn fill(context: &Context, place: &Place, here: &BTreeMap<SnapshotKey, Key>, ledger: (&Proofs, u64), row: &mut Row) -> Result<()> {
+fn fill(context: &Context, place: &Place, ledger: (&Proofs, u64), row: &mut Row) -> Result<()> {
     same_vault(context.vault, &place.store)?;
     let (ledger, now) = ledger;
-    let there = signed(&*place.store)?;
-    row.snapshots = there.len() as u64;
+    place.store.list("snaps", &mut |key, _| {
+        row.snapshots += u64::from(SnapshotKey::parse(key.as_str()).is_some_and(|(_, suffix)| suffix == "b3.sig"));
+        Ok(())
+    })?;
     let name = place.store.describe();
     place.store.list("packs", &mut |key, _| {
         if let Some(pack) = key.digest() {
@@ -129,29 +130,18 @@ fn fill(context: &Context, place: &Place, here: &BTreeMap<SnapshotKey, Key>, led
     let lacking = copy::run(&look, &copy::Options { dry_run: true, ..copy::Options::default() })?;
     (row.snapshots_lacking, row.objects_lacking, row.bytes_lacking) = (lacking.snapshots, lacking.objects, lacking.bytes);
     // Each sealer's first one that is lacking came before its others.
-    let mut first: BTreeMap<&str, &Key> = BTreeMap::new();
-    for (snapshot, key) in here.iter().filter(|(snapshot, _)| !there.contains_key(snapshot)) {
-        first.entry(&snapshot.sealer).or_insert(key);
+    let mut first: BTreeMap<&str, &SnapshotKey> = BTreeMap::new();
+    for snapshot in &lacking.lacking {
+        let earliest = first.entry(&snapshot.sealer).or_insert(snapshot);
+        *earliest = snapshot.min(*earliest);
     }
-    for key in first.into_values() {
-        if let Some(ns) = context.vault.store.stored_ns(key)? {
+    for snapshot in first.into_values() {
+        if let Some(ns) = context.vault.store.stored_ns(&Key::signature(snapshot))? {
             let behind = now.saturating_sub(u64::try_from(ns / 1_000_000_000).unwrap_or(0));
             row.behind_secs = row.behind_secs.max(Some(behind));
         }
     }
     Ok(())
-}
-
-/// The signatures of snapshots in a store.
-fn signed(store: &dyn Store) -> Result<BTreeMap<SnapshotKey, Key>> {
-    let mut signed = BTreeMap::new();
-    store.list("snaps", &mut |key, _| {
-        if let Some((snapshot, "b3.sig")) = SnapshotKey::parse(key.as_str()) {
-            signed.insert(snapshot, key);
-        }
-        Ok(())
-    })?;
-    Ok(signed)
 }
 
 /// Fails unless a copy of this vault is in `store`.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::{
     error::{ErrorKind, Result},
     event::{Event, Sink},
-    vault::{StateDir, Token, Vault},
+    vault::{SignerList, StateDir, Token, Vault, may_seal},
 };
 
 /// Who this host is now.
@@ -29,10 +29,9 @@ pub fn run(vault: &Vault, state: &StateDir, token: &Token, replace: bool, sink: 
     state.create()?;
     let _lock = state.lock(|holder| sink.send(Event::Note(format!("waiting for a seal of this host (process {holder})"))))?;
     let report = Report { vault: token.vault.to_string(), sealer: token.name.clone(), owner: token.owner.clone() };
-    let keys = match vault.redeem(token) {
-        Err(e)
-            if e.kind() == ErrorKind::WrongKey && state.sealer()?.is_some_and(|had| had.name == token.name && had.vault == token.vault) =>
-        {
+    let keys = match vault.redeem(token, state) {
+        // It did so before.
+        Err(e) if e.kind() == ErrorKind::WrongKey && is_enrolled(vault, state, token)? => {
             sink.send(Event::Note(format!("this host is sealer {} already", token.name)));
             return Ok(report);
         }
@@ -44,4 +43,13 @@ pub fn run(vault: &Vault, state: &StateDir, token: &Token, replace: bool, sink: 
         sink.send(Event::Warning(text));
     }
     Ok(report)
+}
+
+/// Whether this host is what the token would make it, and may still seal.
+fn is_enrolled(vault: &Vault, state: &StateDir, token: &Token) -> Result<bool> {
+    let Some(had) = state.sealer()?.filter(|had| had.name == token.name && had.vault == token.vault) else { return Ok(false) };
+    let owner = state.pinned_owner()?;
+    let signers = SignerList::load(&*vault.store, owner.as_deref())?;
+    may_seal(&signers, &had.name, &had.sign.public())?;
+    Ok(owner.as_deref() == Some(&token.owner) && signers.signers.sealer(&had.name).is_some())
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::{
     error::Result,
     format::words_of,
+    ops::chain::doubts,
     vault::{Finding, SignerList, StateDir, Trouble, Vault, links, not_offered},
 };
 
@@ -39,7 +40,8 @@ pub fn run(vault: &Vault, state: &StateDir) -> Result<(Vec<Head>, Vec<Finding>)>
     };
     let links = links(&chain, &signers);
     let broken = links.damage.into_iter().filter(|f| f.kind != Trouble::Revoked).chain(links.forks);
-    let findings = chain.findings.iter().cloned().chain(broken).chain(not_offered(&chain, &signers)).collect();
+    let lists = doubts(&signers, state)?;
+    let findings = chain.findings.iter().cloned().chain(broken).chain(not_offered(&chain, &signers)).chain(lists).collect();
     Ok((chain.heads().into_iter().map(head).collect(), findings))
 }
 
@@ -50,5 +52,6 @@ pub fn accept(vault: &Vault, state: &StateDir) -> Result<()> {
     state.create()?;
     state.keep_heads(&chain.heads())?;
     state.keep_signers_seen(signers.number)?;
-    state.keep_lost(&[])
+    state.keep_lost(&[])?;
+    state.keep_foreign(&[])
 }

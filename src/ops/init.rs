@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     error::Result,
     store::Store,
-    vault::{self, StateDir, Vault, Way},
+    vault::{self, Promise, StateDir, Vault, Way},
 };
 
 /// What was made.
@@ -18,9 +18,9 @@ pub struct Report {
     pub recovery_kit: String,
 }
 
-/// Creates a vault in `store`, with parity of so many of a hundred, that opens in each of `ways`, and enrols this host as `sealer` below the state directory `state_base`.
-pub fn run(store: Arc<dyn Store>, ways: &[Way], sealer: &str, parity: u8, state_base: &std::path::Path) -> Result<Report> {
-    let created = vault::create_with(store, ways, sealer, parity)?;
+/// Creates a vault in `store`, with these promises, that opens in each of `ways`, and enrols this host as `sealer` below the state directory `state_base`.
+pub fn run(store: Arc<dyn Store>, ways: &[Way], sealer: &str, promise: Promise, state_base: &std::path::Path) -> Result<Report> {
+    let created = vault::create_with(store, ways, sealer, promise)?;
     let state = StateDir::new(state_base, created.vault.config.id);
     let kept = state.keep_sealer(&created.sealer).and_then(|()| state.pin_owner(&created.owner.sign.public()));
     kept.map_err(|e| {

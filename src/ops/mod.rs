@@ -29,5 +29,6 @@ pub mod row;
 pub mod seal;
 pub mod snapshots;
 pub mod stats;
+pub mod status;
 pub mod undelete;
 pub mod verify;

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     format::{Revocation, SnapshotId, words_of},
     sys,
-    vault::{Committed, OwnerKeys, SignerList, Vault, load_snapshot},
+    vault::{Committed, OwnerKeys, SignerList, StateDir, Vault, load_snapshot},
 };
 
 const SECOND_NS: i128 = 1_000_000_000;
@@ -55,11 +55,11 @@ pub struct Report {
     pub list: Option<String>,
 }
 
-/// Revokes `sealer`; with `dry_run` only says what that would do.
+/// Revokes `sealer`, and remembers in `state` that there is such a list; with `dry_run` only says what that would do.
 ///
 /// # Errors
 /// `NotFound` if the vault has no such sealer, or no such snapshot.
-pub fn run(vault: &Vault, owner: &OwnerKeys, sealer: &str, from: From, dry_run: bool) -> Result<Report> {
+pub fn run(vault: &Vault, state: &StateDir, owner: &OwnerKeys, sealer: &str, from: From, dry_run: bool) -> Result<Report> {
     let signers = SignerList::load(&*vault.store, Some(&owner.sign.public()))?;
     let chain = vault.chain(&signers, |_| 0)?;
     // One that is revoked already can be revoked from another moment on.
@@ -99,7 +99,9 @@ pub fn run(vault: &Vault, owner: &OwnerKeys, sealer: &str, from: From, dry_run: 
     if dry_run {
         signers.revoked(sealer, revocation)?;
     } else {
-        report.list = Some(signers.revoke(&*vault.store, owner, sealer, revocation)?.to_string());
+        let list = signers.revoke(vault, owner, sealer, &revocation)?;
+        state.saw_signers(list.number)?;
+        report.list = Some(list.key.to_string());
     }
     Ok(report)
 }

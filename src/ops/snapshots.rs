@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     error::Result,
     format::Stats,
-    ops::{chain::went_back, pins},
+    ops::{chain::doubts, pins},
     sys,
     vault::{Finding, Journal, OwnerKeys, SignerList, Snapshot, StateDir, Vault, from_manifest, not_offered, sort},
 };
@@ -74,7 +74,7 @@ pub fn run(vault: &Vault, owner: Option<&OwnerKeys>, state: &StateDir, filter: &
         None => own(vault, state, &journal, filter.revoked)?,
     };
     findings.extend(journal.findings.iter().cloned());
-    findings.extend(went_back(&SignerList::load(&*vault.store, pinned.as_deref())?, state)?);
+    findings.extend(doubts(&SignerList::load(&*vault.store, pinned.as_deref())?, state)?);
     let keep = |s: &Snapshot| {
         let m = &s.manifest;
         filter.host.as_ref().is_none_or(|host| m.host == *host || s.key.sealer == *host)

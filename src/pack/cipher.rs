@@ -33,6 +33,7 @@ pub const BLOCK_LEN: usize = 64 << 10;
 pub const TAG_LEN: usize = 16;
 const STORED_BLOCK_LEN: usize = BLOCK_LEN + TAG_LEN;
 const NONCE_LEN: usize = 16;
+const FILE_KEY_LEN: usize = 16;
 /// Words of stack that a call into a cipher reaches down to, and one into a key exchange.
 const SHALLOW: usize = 512;
 const DEEP: usize = 4096;
@@ -120,7 +121,7 @@ pub fn start(recipients: &[Wrap]) -> Result<(Vec<u8>, StreamKey)> {
 
 #[inline(never)]
 fn start_file(recipients: &[Wrap]) -> Result<(Vec<u8>, StreamKey)> {
-    let failed = |e: &dyn std::fmt::Display| Error::wrong_key("cannot encrypt to these recipients").because(e.to_string());
+    let failed = |e: &dyn std::fmt::Display| Error::wrong_key("cannot encrypt to these recipients").because(plainly(e));
     let taps: Vec<Tap> = recipients.iter().map(|inner| Tap { inner: *inner, taken: RefCell::default() }).collect();
     let encryptor = age::Encryptor::with_recipients(taps.iter().map(|t| t as Wrap)).map_err(|e| failed(&e))?;
     let mut head = Vec::with_capacity(512);
@@ -182,7 +183,7 @@ impl age::Identity for Catch<'_> {
     }
 }
 
-/// Identities that first ask what headers gave before.
+/// Identities that are asked only for headers that were never opened before.
 pub struct Remembered<'a> {
     identities: &'a [Identity],
     headers: &'a Headers,
@@ -193,26 +194,35 @@ impl<'a> Remembered<'a> {
     pub fn new(identities: &'a [Identity], headers: &'a Headers) -> Self {
         Self { identities, headers }
     }
+
+    /// Opens the header at the start of `head`, as `StreamHead::open` does. One whose every byte was seen before gives the key that it gave then.
+    pub fn head(&self, head: &[u8], stored_len: u64, what: &str) -> Result<StreamHead> {
+        let header = header_of(head);
+        let tag = header.map(|header| tag_of([b"opens to", &header[..header.len() - NONCE_LEN]].into_iter()));
+        if let (Some(header), Some(known)) = (header, tag.and_then(|tag| self.headers.get(&tag))) {
+            return StreamHead::with_key(&Zeroizing::new(known)[..], header, stored_len, what);
+        }
+        let unwraps: Vec<Unwrap> = self.identities.iter().map(|identity| identity as Unwrap).collect();
+        let (opened, file_key) = StreamHead::opened(&unwraps, head, stored_len, what)?;
+        let is_all = header.is_some_and(|header| header.len() as u64 == opened.payload_offset);
+        if let (Some(tag), Ok(file_key), true) = (tag, <[u8; FILE_KEY_LEN]>::try_from(&file_key[..]), is_all) {
+            self.headers.put(tag, file_key);
+        }
+        Ok(opened)
+    }
+
+    /// Decrypts a whole age file.
+    pub fn whole(&self, file: &[u8], what: &str) -> Result<Zeroizing<Vec<u8>>> {
+        self.head(&file[..file.len().min(HEADER_LEN_MAX)], file.len() as u64, what)?.all_of(file, what)
+    }
 }
 
-impl age::Identity for Remembered<'_> {
-    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<std::result::Result<FileKey, age::DecryptError>> {
-        self.identities.iter().find_map(|i| age::Identity::unwrap_stanza(i, stanza))
-    }
-
-    fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<std::result::Result<FileKey, age::DecryptError>> {
-        let words =
-            stanzas.iter().flat_map(|s| [s.tag.as_bytes()].into_iter().chain(s.args.iter().map(String::as_bytes)).chain([&s.body[..]]));
-        let tag = tag_of(words);
-        if let Some(known) = self.headers.get(&tag) {
-            return Some(Ok(FileKey::new(Box::new(known))));
-        }
-        let opened = self.identities.iter().find_map(|i| i.unwrap_stanzas(stanzas).filter(std::result::Result::is_ok));
-        if let Some(Ok(key)) = &opened {
-            self.headers.put(tag, *key.expose_secret());
-        }
-        opened
-    }
+/// The header of an age file with its MAC and the nonce behind it, if all of it is here. Only its end is looked for; whether it is right is not.
+fn header_of(head: &[u8]) -> Option<&[u8]> {
+    const MAC_LINE: &[u8] = b"\n--- ";
+    let mac = head.windows(MAC_LINE.len()).position(|window| window == MAC_LINE)? + MAC_LINE.len();
+    let end = mac + head[mac..].iter().position(|byte| *byte == b'\n')? + 1;
+    head.get(..end + NONCE_LEN)
 }
 
 /// Encrypts a small text of our own under `key`, which must never meet this nonce again.
@@ -248,7 +258,12 @@ impl StreamHead {
     /// # Errors
     /// `WrongKey` if no identity fits, `Corrupt` if the header is damaged.
     pub fn open(identities: &[Unwrap], head: &[u8], stored_len: u64, what: &str) -> Result<Self> {
-        let broken = |e: &dyn std::fmt::Display| Error::corrupt(format!("{what} has a damaged age header")).because(e.to_string());
+        Self::opened(identities, head, stored_len, what).map(|(opened, _)| opened)
+    }
+
+    /// The same, with the file key.
+    fn opened(identities: &[Unwrap], head: &[u8], stored_len: u64, what: &str) -> Result<(Self, Zeroizing<Vec<u8>>)> {
+        let broken = |e: &dyn std::fmt::Display| Error::corrupt(format!("{what} has a damaged age header")).because(plainly(e));
         let mut rest = head;
         let decryptor = age::Decryptor::new_buffered(&mut rest).map_err(|e| match e {
             age::DecryptError::UnknownFormat
@@ -265,16 +280,27 @@ impl StreamHead {
                 Error::wrong_key(format!("no key that was given opens {what}"))
             }
             age::DecryptError::ExcessiveWork { .. } => Error::wrong_key(format!("{what} asks for an unreasonable amount of work")),
+            // Nothing is wrong with the file: the header was read before, from memory.
+            e @ (age::DecryptError::Plugin(_) | age::DecryptError::PluginResolve(_) | age::DecryptError::Io(_)) => {
+                Error::unavailable(format!("an age plugin failed that was to open {what}"))
+                    .because(plainly(&e))
+                    .hint("its own messages may say why; with AGEDEBUG=plugin in the environment all is shown that it is told and answers")
+            }
             e => broken(&e),
         })?;
         let payload_offset = head.len() - rest.len();
-        let nonce = head[payload_offset - NONCE_LEN..payload_offset].try_into().expect("a header ends with its nonce");
         let file_key = catch.found.take().ok_or_else(|| Error::bug("a header was opened without a key"))?;
-        let payload_offset = payload_offset as u64;
+        Ok((Self::with_key(&file_key, &head[..payload_offset], stored_len, what)?, file_key))
+    }
+
+    /// What a header, which ends with its nonce, and its file key say of a file that is `stored_len` long.
+    fn with_key(file_key: &[u8], header: &[u8], stored_len: u64, what: &str) -> Result<Self> {
+        let payload_offset = header.len() as u64;
         if stored_len < payload_offset + TAG_LEN as u64 {
             return Err(Error::corrupt(format!("{what} ends inside its header")));
         }
-        Ok(Self { key: StreamKey::new(&file_key, &nonce), payload_offset, stored_len })
+        let nonce = header.last_chunk().expect("a header ends with its nonce");
+        Ok(Self { key: StreamKey::new(file_key, nonce), payload_offset, stored_len })
     }
 
     fn blocks(&self) -> u64 {
@@ -306,6 +332,22 @@ impl StreamHead {
         Ok((start, (stop - start) as usize))
     }
 
+    /// Decrypts all of `file`, which has this header.
+    fn all_of(&self, file: &[u8], what: &str) -> Result<Zeroizing<Vec<u8>>> {
+        let mut payload = Zeroizing::new(file[self.payload_offset as usize..].to_vec());
+        let len = self.plain_len() as usize;
+        if len == 0 {
+            // The empty file is one empty block, and it must be authentic too.
+            return match self.key.open(0, true, &mut payload) {
+                Some(_) => Ok(Zeroizing::default()),
+                None => Err(Error::corrupt(format!("{what} is damaged"))),
+            };
+        }
+        self.open_range(0, len, &mut payload, what)?;
+        payload.truncate(len);
+        Ok(payload)
+    }
+
     /// Decrypts the blocks that `stored_range` named, in place, and returns the `len` bytes of plaintext from `offset` on,
     /// moved together at the front of `stored`.
     pub fn open_range<'a>(&self, offset: u64, len: usize, stored: &'a mut [u8], what: &str) -> Result<&'a [u8]> {
@@ -333,21 +375,15 @@ impl StreamHead {
     }
 }
 
+/// What the age crate says, in one line, without the invisible characters that it puts around names.
+pub fn plainly(e: &dyn std::fmt::Display) -> String {
+    let text: String = e.to_string().chars().filter(|c| !('\u{2066}'..='\u{2069}').contains(c)).collect();
+    text.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
 /// Decrypts a whole age file.
 pub fn open_whole(identities: &[Unwrap], file: &[u8], what: &str) -> Result<Zeroizing<Vec<u8>>> {
-    let head = StreamHead::open(identities, &file[..file.len().min(HEADER_LEN_MAX)], file.len() as u64, what)?;
-    let mut payload = Zeroizing::new(file[head.payload_offset as usize..].to_vec());
-    let len = head.plain_len() as usize;
-    if len == 0 {
-        // The empty file is one empty block, and it must be authentic too.
-        return match head.key.open(0, true, &mut payload) {
-            Some(_) => Ok(Zeroizing::default()),
-            None => Err(Error::corrupt(format!("{what} is damaged"))),
-        };
-    }
-    head.open_range(0, len, &mut payload, what)?;
-    payload.truncate(len);
-    Ok(payload)
+    StreamHead::open(identities, &file[..file.len().min(HEADER_LEN_MAX)], file.len() as u64, what)?.all_of(file, what)
 }
 
 #[cfg(test)]
@@ -393,6 +429,28 @@ mod tests {
             assert_eq!(head.open_range(offset as u64, len, &mut buf, "test").unwrap(), &plain[offset..offset + len]);
         }
         assert!(head.stored_range(plain.len() as u64, 1, "test").is_err());
+    }
+
+    #[test]
+    fn a_header_is_opened_once_and_another_one_never_by_its_key() {
+        let (id, headers) = (identity(), Headers::default());
+        let (one, other) = (seal_whole(&[&id.to_public()], b"one").unwrap(), seal_whole(&[&id.to_public()], b"other").unwrap());
+        let ours = std::slice::from_ref(&id);
+        assert_eq!(**Remembered::new(ours, &headers).whole(&one, "it").unwrap(), *b"one");
+        // Without any identity: what was seen before, to the byte.
+        let known = Remembered::new(&[], &headers);
+        assert_eq!(**known.whole(&one, "it").unwrap(), *b"one");
+        assert!(known.whole(&other, "it").is_err());
+        let header = header_of(&one).unwrap().len();
+        for n in 0..one.len() {
+            let mut hurt = one.clone();
+            hurt[n] ^= 1;
+            assert!(known.whole(&hurt, "it").is_err() && Remembered::new(ours, &headers).whole(&hurt, "it").is_err(), "byte {n}");
+            assert!(known.whole(&one[..n], "it").is_err(), "cut at {n}");
+        }
+        // A header with the payload of another file.
+        assert!(known.whole(&[&one[..header], &other[header_of(&other).unwrap().len()..]].concat(), "it").is_err());
+        assert_eq!(headers.fresh(), 1, "nothing that failed was kept");
     }
 
     /// The payload cases that age's own test kit (C2SP CCTV, age vectors stream_*) names: a flipped, missing, doubled,

@@ -2,10 +2,10 @@
 //!
 //! Opening a header takes 60 µs of curve arithmetic, each time. A vault of a thousand snapshots has some thousand small objects, and
 //! who only looks at one file needs them all. So a reader keeps what headers gave, on disk between its runs, encrypted under a key that
-//! only an owner has; and which signatures it found good.
+//! only an owner of the newest epoch has; and which signatures it found good.
 //!
-//! Never the truth: what is kept is found by a hash of what it was made from, a wrong file key fails the header's own check, and
-//! without any of it everything is only slower.
+//! Never the truth: each fact is found by a hash of every byte that it was made from, and what is true of some bytes stays true of
+//! them. Without any of it everything is only slower (docs/SECURITY.md says what it is worth to whom).
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,7 @@ const FACTS_MAX: usize = 1 << 16;
 pub const FILE_LEN_MAX: u64 = (FACTS_MAX * FACT_LEN + 64) as u64;
 const FACT_LEN: usize = 32;
 /// Version of the file. Another one is as good as none.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What a fact is found by.
 type Tag = [u8; 16];

@@ -11,7 +11,7 @@ mod reader;
 mod writer;
 
 pub use cache::{Bounded, Frame, FrameKey, Weigh};
-pub use cipher::{Identity, Recipient, Remembered, StreamHead, identity_from_bytes, open_whole, seal_whole};
+pub use cipher::{Identity, Recipient, Remembered, StreamHead, identity_from_bytes, open_whole, plainly, seal_whole};
 pub use frame::{Compressor, LEVEL_DEFAULT, compress, decompress};
 pub use headers::{FILE_LEN_MAX as HEADERS_LEN_MAX, Headers, tag_of};
 pub use parity::{ParityEncoder, mend};

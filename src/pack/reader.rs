@@ -8,9 +8,10 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{Digest, FrameEntry, HEADER_LEN, PackIndex, PackKind, TRAILER_LEN, Trailer, VaultId, check_header, parse_index},
     pack::{
-        Headers, Identity, Remembered, Unwrap,
+        Headers, Identity, Remembered,
         cipher::{BLOCK_LEN, HEADER_LEN_MAX, StreamHead},
         frame,
+        headers::tag_of,
     },
     store::{Key, Store},
 };
@@ -93,25 +94,29 @@ impl PackReader {
             return Ok(head);
         }
         let (key, what) = (Key::pack(pack), name(pack));
-        let len = store.stat(&key)?.ok_or_else(|| Error::missing(format!("{what} is not in the vault")))?;
         let remembered = Remembered::new(&self.identities, &self.headers);
-        let identities = [&remembered as Unwrap];
-        let mut bytes = vec![0; HEAD_READ.min(usize::try_from(len).unwrap_or(HEAD_READ))];
-        store.get(&key, 0, &mut bytes)?;
-        let head = match StreamHead::open(&identities, &bytes, len, &what) {
+        let (mut bytes, len) = store.start(&key, HEAD_READ)?.ok_or_else(|| Error::missing(format!("{what} is not in the vault")))?;
+        let head = match remembered.head(&bytes, len, &what) {
             // Many or large recipients; read on.
             Err(e) if e.kind() == ErrorKind::Corrupt && (bytes.len() as u64) < len => {
                 bytes.resize(HEADER_LEN_MAX.min(usize::try_from(len).unwrap_or(HEADER_LEN_MAX)), 0);
                 store.get(&key, 0, &mut bytes)?;
-                StreamHead::open(&identities, &bytes, len, &what)
+                remembered.head(&bytes, len, &what)
             }
             other => other,
         };
         // Who got here opened the vault, and with it every pack that is what it was.
         let head = head.map_err(|e| if e.kind() == ErrorKind::WrongKey { e.as_kind(ErrorKind::Corrupt) } else { e })?;
-        let mut scratch = Vec::new();
-        let first = range(store, &key, &head, 0, HEADER_LEN, &mut scratch, &what)?;
-        check_header(first, self.vault).map_err(|e| e.while_doing(format!("cannot use {what}")))?;
+        // Only who has the key that this header gave can have made what follows it, so once is enough.
+        let header = usize::try_from(head.stored_offset(0)).ok().and_then(|len| bytes.get(..len)).unwrap_or(&bytes);
+        let tag = tag_of([b"begins a pack of this vault", header].into_iter());
+        if self.headers.get(&tag).is_none() {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let first = scratch.range(store, pack, &head, 0, HEADER_LEN, &what)?;
+                check_header(first, self.vault).map_err(|e| e.while_doing(format!("cannot use {what}")))
+            })?;
+            self.headers.put(tag, [1; 16]);
+        }
         let head = Arc::new(head);
         self.heads.insert(*pack, head.clone());
         Ok(head)

@@ -23,8 +23,8 @@ use crate::{
 
 /// Bytes of a piece: what one request brings.
 const PIECE_LEN: u64 = 1 << 20;
-/// Of an object that is only looked into, this much of its beginning is fetched: enough for the head of a pack.
-const HEAD_LEN: u64 = 16 << 10;
+/// Of an object that is only looked into, this much of its beginning is fetched: the head of a pack and its first block, which say what it is.
+const HEAD_LEN: u64 = 72 << 10;
 /// Pieces in memory: two readers each in the middle of two packs, and what comes next.
 const RECENT_MAX: usize = 16;
 /// Pieces fetched before anybody asks, at once.
@@ -298,6 +298,10 @@ impl Store for Cached {
         })
     }
 
+    fn refresh(&self) {
+        self.shared.inner.refresh();
+    }
+
     fn others(&self) -> &[Arc<dyn Store>] {
         self.shared.inner.others()
     }
@@ -314,6 +318,10 @@ impl Store for Cached {
     fn delete(&self, key: &Key) -> Result<()> {
         lock(&self.shared.lens).remove(key);
         self.shared.inner.delete(key)
+    }
+
+    fn is_far(&self) -> bool {
+        self.shared.inner.is_far()
     }
 
     fn is_empty(&self) -> Result<bool> {

@@ -106,6 +106,10 @@ impl Store for Fallback {
         self.inner.delete(key)
     }
 
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     fn is_empty(&self) -> Result<bool> {
         self.inner.is_empty()
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     store::{Key, Store, Upload, conflict, missing, short},
     sys,
 };
@@ -35,8 +35,13 @@ impl Local {
         self.root.join(key.as_str())
     }
 
+    /// The key of the file at `path`; unfinished writes, and whatever people put there, are no objects.
+    fn key(&self, path: &Path) -> Option<Key> {
+        path.strip_prefix(&self.root).ok().and_then(Path::to_str).and_then(Key::parse)
+    }
+
     fn open(&self, key: &Key) -> Result<File> {
-        File::open(self.path(key)).map_err(|e| match e.kind() {
+        sys::open_at_once(&self.path(key)).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => missing(key),
             _ => Error::io(format!("cannot open {key} in {}", self.describe()), e),
         })
@@ -60,16 +65,17 @@ impl Local {
         if folder != self.root {
             self.create_folders(above)?;
         }
-        match fs::create_dir(folder) {
+        match sys::create_dir(folder) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(folder),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => sys::create_dirs(folder),
             other => other,
         }?;
         sys::sync_dir(above)
     }
 
-    /// Calls `each` with every file below `folder`, objects or not. What a file system puts into its root is passed over.
-    fn walk(&self, folder: &Path, depth: usize, each: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+    /// Calls `each` with everything below `folder` that is no directory, objects or not, and whether it is a regular file. What a file
+    /// system puts into its root is passed over.
+    fn walk(&self, folder: &Path, depth: usize, each: &mut dyn FnMut(&Path, bool) -> Result<()>) -> Result<()> {
         let failed = |e| Error::io(format!("cannot list {}", folder.display()), e);
         let entries = match fs::read_dir(folder) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -77,10 +83,11 @@ impl Local {
         };
         for entry in entries {
             let entry = entry.map_err(failed)?;
-            match entry.file_type().map_err(failed)?.is_dir() {
+            let kind = entry.file_type().map_err(failed)?;
+            match kind.is_dir() {
                 true if depth == 0 && entry.file_name() == "lost+found" => (),
                 true if depth < DEPTH_MAX => self.walk(&entry.path(), depth + 1, each)?,
-                _ => each(&entry.path())?,
+                _ => each(&entry.path(), kind.is_file())?,
             }
         }
         Ok(())
@@ -119,10 +126,21 @@ impl Store for Local {
     }
 
     fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.open(key)?.read_exact_at(buf, offset).map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => short(key),
-            _ => Error::io(format!("cannot read {key} at byte {offset}"), e).as_kind(crate::error::ErrorKind::Unavailable),
-        })
+        read(&self.open(key)?, key, offset, buf)
+    }
+
+    fn start(&self, key: &Key, len_max: usize) -> Result<Option<(Vec<u8>, u64)>> {
+        let file = match self.open(key) {
+            Err(e) if e.kind() == ErrorKind::Missing => return Ok(None),
+            file => file?,
+        };
+        let meta = file.metadata().map_err(|e| Error::io(format!("cannot look at {key} in {}", self.describe()), e))?;
+        if !meta.is_file() {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; usize::try_from(meta.len()).unwrap_or(usize::MAX).min(len_max)];
+        read(&file, key, 0, &mut bytes)?;
+        Ok(Some((bytes, meta.len())))
     }
 
     fn expect(&self, key: &Key, offset: u64, len: u64) {
@@ -151,16 +169,23 @@ impl Store for Local {
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()> {
-        self.walk(&self.root.join(prefix), 0, &mut |path| {
-            // Unfinished writes, and whatever people put there, are no objects.
-            let name = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
-            let Some(key) = name.and_then(Key::parse) else { return Ok(()) };
+        self.walk(&self.root.join(prefix), 0, &mut |path, _| {
+            let Some(key) = self.key(path) else { return Ok(()) };
             match fs::symlink_metadata(path) {
                 Ok(meta) if meta.is_file() => each(key, meta.len()),
                 Ok(_) => Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
                 Err(e) => Err(Error::io(format!("cannot look at {key} in {}", self.describe()), e)),
             }
+        })
+    }
+
+    fn names(&self, prefix: &str, each: &mut dyn FnMut(Key)) -> Result<()> {
+        self.walk(&self.root.join(prefix), 0, &mut |path, is_file| {
+            if let Some(key) = self.key(path).filter(|_| is_file) {
+                each(key);
+            }
+            Ok(())
         })
     }
 
@@ -185,7 +210,7 @@ impl Store for Local {
 
     fn is_empty(&self) -> Result<bool> {
         let mut empty = true;
-        self.walk(&self.root, 0, &mut |_| {
+        self.walk(&self.root, 0, &mut |_, _| {
             empty = false;
             Ok(())
         })?;
@@ -193,7 +218,7 @@ impl Store for Local {
     }
 
     fn tidy(&self, before_ns: i128) -> Result<()> {
-        self.walk(&self.root, 0, &mut |path| {
+        self.walk(&self.root, 0, &mut |path, _| {
             if sys::is_unfinished(path, before_ns) {
                 // Another process may have been quicker, or may own it; it does no harm.
                 let _ = fs::remove_file(path);
@@ -205,6 +230,13 @@ impl Store for Local {
     fn describe(&self) -> String {
         self.root.display().to_string()
     }
+}
+
+fn read(file: &File, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()> {
+    file.read_exact_at(buf, offset).map_err(|e| match e.kind() {
+        io::ErrorKind::UnexpectedEof => short(key),
+        _ => Error::io(format!("cannot read {key} at byte {offset}"), e).as_kind(ErrorKind::Unavailable),
+    })
 }
 
 /// A file without a name yet.

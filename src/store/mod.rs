@@ -37,6 +37,15 @@ pub struct Glimpse {
     pub tag: String,
 }
 
+/// What a store does about objects that somebody overwrites or deletes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holds {
+    /// It can hold an object against everybody for a time.
+    pub locks: bool,
+    /// It keeps what was there before.
+    pub versions: bool,
+}
+
 /// Objects by key. Written once, read in ranges, listed, deleted.
 ///
 /// Contract, checked by `tests/store.rs` for every implementation:
@@ -44,7 +53,8 @@ pub struct Glimpse {
 /// - until then readers see nothing of it;
 /// - putting the same bytes under the same key again is `Ok`; other bytes are `Conflict`;
 /// - `get` fills the whole buffer or fails: `Missing` if there is no such object, `Corrupt` if it is shorter;
-/// - `list` gives every object whose `put` returned before, in no particular order;
+/// - `list` gives every object whose `put` returned before, in no particular order, and `names` the same ones;
+/// - `start` says what `stat` and `get` say;
 /// - deleting what is not there is `Ok`;
 /// - any call may be repeated after an error, and calls may come from many threads.
 pub trait Store: Send + Sync {
@@ -64,6 +74,13 @@ pub trait Store: Send + Sync {
     fn expect(&self, _key: &Key, _offset: u64, _len: u64) {}
     /// The object's length in bytes, or `None` if there is no such object.
     fn stat(&self, key: &Key) -> Result<Option<u64>>;
+    /// The object's first bytes, at most `len_max` of them, and its length; `None` if there is no such object.
+    fn start(&self, key: &Key, len_max: usize) -> Result<Option<(Vec<u8>, u64)>> {
+        let Some(len) = self.stat(key)? else { return Ok(None) };
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(len_max)];
+        self.get(key, 0, &mut bytes)?;
+        Ok(Some((bytes, len)))
+    }
     /// When the object was stored, by the store's own clock, in ns since 1970; `None` if there is no such object, or the store cannot tell.
     /// A copy of a vault may say when it was copied.
     fn stored_ns(&self, _key: &Key) -> Result<Option<i128>> {
@@ -71,6 +88,13 @@ pub trait Store: Send + Sync {
     }
     /// Calls `each` with key and length of every object below the folder `prefix` (`""` for all).
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()>;
+    /// Calls `each` with the key alone, which may cost less.
+    fn names(&self, prefix: &str, each: &mut dyn FnMut(Key)) -> Result<()> {
+        self.list(prefix, &mut |key, _| {
+            each(key);
+            Ok(())
+        })
+    }
     /// All that lies below the folder `prefix`, if a single request tells; `None` if it takes more, or no marks are known.
     fn glance(&self, _prefix: &str) -> Result<Option<Vec<(Key, Glimpse)>>> {
         Ok(None)
@@ -100,6 +124,20 @@ pub trait Store: Send + Sync {
             self.delete(key)?;
         }
         self.put(key, bytes)
+    }
+    /// What the store does about objects that somebody overwrites or deletes.
+    fn holds(&self) -> Result<Holds> {
+        Ok(Holds::default())
+    }
+    /// From now on each object that is put is to be held for so many days; asked of stores that can do that.
+    fn hold(&self, _days: u32) {}
+    /// Until when an object is held, in ns since 1970; `None` if it is not.
+    fn held_until_ns(&self, _key: &Key) -> Result<Option<i128>> {
+        Ok(None)
+    }
+    /// Whether each look costs time and money: the store is at the other end of a line.
+    fn is_far(&self) -> bool {
+        false
     }
     /// Removes an object.
     fn delete(&self, key: &Key) -> Result<()>;
@@ -133,14 +171,11 @@ pub trait Upload: Send {
 /// # Errors
 /// `Missing` if it is not there, `Corrupt` if it is longer.
 pub fn get_all(store: &dyn Store, key: &Key, len_max: usize) -> Result<Vec<u8>> {
-    let len = store.stat(key)?.ok_or_else(|| missing(key))?;
-    let len = usize::try_from(len)
-        .ok()
-        .filter(|len| *len <= len_max)
-        .ok_or_else(|| Error::corrupt(format!("{key} is impossibly long: {len} bytes")))?;
-    let mut bytes = vec![0; len];
-    store.get(key, 0, &mut bytes)?;
-    Ok(bytes)
+    let (bytes, len) = store.start(key, len_max)?.ok_or_else(|| missing(key))?;
+    match bytes.len() as u64 == len {
+        true => Ok(bytes),
+        false => Err(Error::corrupt(format!("{key} is impossibly long: {len} bytes"))),
+    }
 }
 
 /// Lists a folder into a sorted vector.
@@ -150,6 +185,14 @@ pub fn list_all(store: &dyn Store, prefix: &str) -> Result<Vec<(Key, u64)>> {
         keys.push((key, len));
         Ok(())
     })?;
+    keys.sort_unstable();
+    Ok(keys)
+}
+
+/// The keys below a folder, sorted.
+pub fn all_names(store: &dyn Store, prefix: &str) -> Result<Vec<Key>> {
+    let mut keys = Vec::new();
+    store.names(prefix, &mut |key| keys.push(key))?;
     keys.sort_unstable();
     Ok(keys)
 }

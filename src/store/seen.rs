@@ -1,6 +1,6 @@
 //! A store on a server, seen through what was seen of it before: objects never change, so what was read once need not be read again.
 //!
-//! For seals, which look at much and read little. One list shows all that is there, with the server's marks; small objects that bear
+//! For seals and mounts, which look at much and read little. One list shows all that is there, with the server's marks; small objects that bear
 //! the mark they bore when they were read, or written, are those; what the list does not show is put without another look.
 //! Nothing here outlives `refresh` but bytes by their mark, and a server without marks is asked everything.
 
@@ -13,7 +13,7 @@ use std::{
 use crate::{
     error::Result,
     format::digest,
-    store::{Glimpse, Key, Store, Upload, short},
+    store::{Glimpse, Holds, Key, Store, Upload, short},
     sys,
 };
 
@@ -30,8 +30,11 @@ const MAGIC: &str = "coffre-seen 1";
 pub struct Seen {
     inner: Arc<dyn Store>,
     file: PathBuf,
-    known: Mutex<Known>,
+    known: Arc<Mutex<Known>>,
 }
+
+/// Small objects with the server's marks of them.
+type Kept = BTreeMap<Key, (String, Arc<[u8]>)>;
 
 /// What lies below a folder; `None` if one request does not tell.
 type Look = Option<BTreeMap<Key, Glimpse>>;
@@ -39,7 +42,7 @@ type Look = Option<BTreeMap<Key, Glimpse>>;
 #[derive(Default)]
 struct Known {
     looks: BTreeMap<String, Look>,
-    kept: BTreeMap<Key, (String, Arc<[u8]>)>,
+    kept: Kept,
     /// The vault is too large for one list.
     large: bool,
     changed: bool,
@@ -51,11 +54,11 @@ impl Seen {
         let name: String = digest(inner.describe().as_bytes()).to_string().chars().take(16).collect();
         let file = dir.join(name);
         let kept = std::fs::read(&file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
-        Self { inner, file, known: Mutex::new(Known { kept, ..Known::default() }) }
+        Self { inner, file, known: Arc::new(Mutex::new(Known { kept, ..Known::default() })) }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().expect("nobody panics while holding what was seen")
+        lock(&self.known)
     }
 
     /// Looks below the folder that `path` is in, or is, if that was not done and may be worth it.
@@ -89,13 +92,8 @@ impl Seen {
     /// Notes what was put.
     fn note(&self, key: &Key, bytes: &[u8], tag: Option<String>) {
         let mut known = self.known();
-        let glimpse = Glimpse { len: bytes.len() as u64, tag: tag.clone().unwrap_or_default() };
-        for (folder, look) in &mut known.looks {
-            if let Some(look) = look.as_mut().filter(|_| is_below(key.as_str(), folder)) {
-                look.insert(key.clone(), glimpse.clone());
-            }
-        }
-        if let Some(tag) = tag {
+        known.note(key, Glimpse { len: bytes.len() as u64, tag: tag.clone().unwrap_or_default() });
+        if let Some(tag) = tag.filter(|_| !is_manifest(key)) {
             known.keep(key, tag, bytes);
         }
     }
@@ -106,16 +104,31 @@ fn is_below(path: &str, folder: &str) -> bool {
     folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether objects like this are worth keeping: those that every seal reads.
+/// Whether objects like this are worth keeping: those that are read again and again.
 fn is_wanted(key: &Key, len: usize) -> bool {
-    let path = key.as_str();
     let bulk = ["packs/", "index/", "parity/", "damaged/"];
-    // Whoever seals cannot read manifests.
-    let manifest = path.starts_with("snaps/") && path.ends_with(".age");
-    len <= KEPT_LEN_MAX && !manifest && !bulk.iter().any(|folder| path.starts_with(folder))
+    len <= KEPT_LEN_MAX && !bulk.iter().any(|folder| key.as_str().starts_with(folder))
+}
+
+/// Manifests, which whoever seals cannot read.
+fn is_manifest(key: &Key) -> bool {
+    key.as_str().starts_with("snaps/") && key.as_str().ends_with(".age")
+}
+
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    known.lock().expect("nobody panics while holding what was seen")
 }
 
 impl Known {
+    /// Adds an object to what looks showed.
+    fn note(&mut self, key: &Key, glimpse: Glimpse) {
+        for (folder, look) in &mut self.looks {
+            if let Some(look) = look.as_mut().filter(|_| is_below(key.as_str(), folder)) {
+                look.insert(key.clone(), glimpse.clone());
+            }
+        }
+    }
+
     fn covering(&self, path: &str) -> Option<&BTreeMap<Key, Glimpse>> {
         self.looks.iter().find_map(|(folder, look)| look.as_ref().filter(|_| is_below(path, folder)))
     }
@@ -125,6 +138,21 @@ impl Known {
             self.kept.insert(key.clone(), (tag, bytes.into()));
             self.changed = true;
         }
+    }
+}
+
+impl Known {
+    /// Keeps on the disk what is new, without what a look over all of the vault does not show any more.
+    fn save(&mut self, file: &Path) {
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
+        if let Some(Some(all)) = self.looks.get("") {
+            self.kept.retain(|key, (tag, _)| all.get(key).is_some_and(|seen| seen.tag == *tag));
+        }
+        // Whoever cannot keep anything asks again.
+        let dir = file.parent().unwrap_or(Path::new("."));
+        let _ = sys::create_private_dir(dir).and_then(|()| sys::replace(file, &encode(&self.kept)));
     }
 }
 
@@ -145,7 +173,7 @@ impl Store for Seen {
     }
 
     fn begin(&self) -> Result<Box<dyn Upload>> {
-        self.inner.begin()
+        Ok(Box::new(SeenUpload { inner: self.inner.begin()?, known: self.known.clone(), len: 0 }))
     }
 
     fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()> {
@@ -197,7 +225,9 @@ impl Store for Seen {
     }
 
     fn refresh(&self) {
-        self.known().looks.clear();
+        let mut known = self.known();
+        known.save(&self.file);
+        known.looks.clear();
     }
 
     fn replace(&self, key: &Key, bytes: &[u8], aside: &Key) -> Result<()> {
@@ -208,6 +238,22 @@ impl Store for Seen {
     fn delete(&self, key: &Key) -> Result<()> {
         self.refresh();
         self.inner.delete(key)
+    }
+
+    fn holds(&self) -> Result<Holds> {
+        self.inner.holds()
+    }
+
+    fn hold(&self, days: u32) {
+        self.inner.hold(days);
+    }
+
+    fn held_until_ns(&self, key: &Key) -> Result<Option<i128>> {
+        self.inner.held_until_ns(key)
+    }
+
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
     }
 
     fn is_empty(&self) -> Result<bool> {
@@ -224,22 +270,35 @@ impl Store for Seen {
     }
 }
 
+/// An upload that is in all looks once it is done.
+struct SeenUpload {
+    inner: Box<dyn Upload>,
+    known: Arc<Mutex<Known>>,
+    len: u64,
+}
+
+impl Upload for SeenUpload {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.len += bytes.len() as u64;
+        self.inner.write(bytes)
+    }
+
+    fn commit(self: Box<Self>, key: &Key) -> Result<()> {
+        let Self { inner, known, len } = *self;
+        inner.commit(key)?;
+        lock(&known).note(key, Glimpse { len, tag: String::new() });
+        Ok(())
+    }
+}
+
 impl Drop for Seen {
     fn drop(&mut self) {
-        let mut known = std::mem::take(&mut *self.known());
-        if let Some(Some(all)) = known.looks.get("") {
-            known.kept.retain(|key, (tag, _)| all.get(key).is_some_and(|seen| seen.tag == *tag));
-        }
-        if known.changed {
-            // Whoever cannot keep anything asks again.
-            let dir = self.file.parent().unwrap_or(Path::new("."));
-            let _ = sys::create_private_dir(dir).and_then(|()| sys::replace(&self.file, &encode(&known.kept)));
-        }
+        self.known().save(&self.file);
     }
 }
 
 /// One line an object and its bytes, the shortest objects first; a hash of it all at the end.
-fn encode(kept: &BTreeMap<Key, (String, Arc<[u8]>)>) -> Vec<u8> {
+fn encode(kept: &Kept) -> Vec<u8> {
     let mut objects: Vec<_> = kept.iter().filter(|(_, (tag, _))| !tag.contains(['\n', ' '])).collect();
     objects.sort_by_key(|(key, (_, bytes))| (bytes.len(), (*key).clone()));
     let mut all = format!("{MAGIC}\n").into_bytes();
@@ -255,13 +314,13 @@ fn encode(kept: &BTreeMap<Key, (String, Arc<[u8]>)>) -> Vec<u8> {
     all
 }
 
-fn decode(file: &[u8]) -> Option<BTreeMap<Key, (String, Arc<[u8]>)>> {
+fn decode(file: &[u8]) -> Option<Kept> {
     let (all, hash) = file.split_at_checked(file.len().checked_sub(32)?)?;
     if digest(all).as_bytes()[..] != *hash {
         return None;
     }
     let mut rest = all.strip_prefix(MAGIC.as_bytes())?.strip_prefix(b"\n")?;
-    let mut kept = BTreeMap::new();
+    let mut kept = Kept::new();
     while !rest.is_empty() {
         let end = rest.iter().position(|b| *b == b'\n')?;
         let mut words = std::str::from_utf8(&rest[..end]).ok()?.split(' ');

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     error::Result,
-    store::{Glimpse, Key, Store, Upload},
+    store::{Glimpse, Holds, Key, Store, Upload},
     sys::Clock,
 };
 
@@ -19,7 +19,16 @@ pub struct Calls(Arc<Mutex<Waiting>>);
 #[derive(Default)]
 struct Waiting {
     next: u64,
-    calls: BTreeMap<u64, Call>,
+    calls: BTreeMap<u64, Asked>,
+}
+
+/// A call, as it is noted: it is told to nobody as a rule, and so put into words when it is.
+#[derive(Clone)]
+struct Asked {
+    verb: &'static str,
+    object: String,
+    place: Arc<str>,
+    since: Duration,
 }
 
 /// A call that waits for its answer.
@@ -38,7 +47,9 @@ impl Calls {
 
     /// The one that has waited longest, with its number.
     pub fn oldest(&self) -> Option<(u64, Call)> {
-        self.lock().calls.first_key_value().map(|(n, call)| (*n, call.clone()))
+        let (number, Asked { verb, object, place, since }) = self.lock().calls.first_key_value().map(|(n, asked)| (*n, asked.clone()))?;
+        let object = if object.is_empty() { object } else { format!(" {object}") };
+        Some((number, Call { what: format!("{verb}{object} in {place}"), since }))
     }
 }
 
@@ -52,26 +63,27 @@ pub struct Watched {
 struct Watch {
     calls: Calls,
     clock: Arc<dyn Clock>,
-    place: String,
+    place: Arc<str>,
 }
 
 impl Watched {
     /// Notes in `calls` what `inner` is asked for.
     pub fn new(inner: Arc<dyn Store>, calls: Calls, clock: Arc<dyn Clock>) -> Self {
-        let place = inner.describe();
+        let place = inner.describe().into();
         Self { inner, watch: Watch { calls, clock, place } }
     }
 }
 
 impl Watch {
-    /// Does `f`, which is a call.
-    fn call<T>(&self, what: impl FnOnce() -> String, f: impl FnOnce() -> T) -> T {
-        let call = Call { what: format!("{} in {}", what(), self.place), since: self.clock.monotonic() };
+    /// Does `f`, which is a call about an object.
+    fn call<T>(&self, verb: &'static str, object: impl AsRef<str>, f: impl FnOnce() -> T) -> T {
+        let (object, place) = (object.as_ref().to_owned(), self.place.clone());
+        let asked = Asked { verb, object, place, since: self.clock.monotonic() };
         let number = {
             let mut waiting = self.calls.lock();
             waiting.next += 1;
             let number = waiting.next;
-            waiting.calls.insert(number, call);
+            waiting.calls.insert(number, asked);
             number
         };
         let answer = f();
@@ -82,15 +94,15 @@ impl Watch {
 
 impl Store for Watched {
     fn put(&self, key: &Key, bytes: &[u8]) -> Result<()> {
-        self.watch.call(|| format!("write {key}"), || self.inner.put(key, bytes))
+        self.watch.call("write", key, || self.inner.put(key, bytes))
     }
 
     fn put_new(&self, key: &Key, bytes: &[u8]) -> Result<Option<String>> {
-        self.watch.call(|| format!("write {key}"), || self.inner.put_new(key, bytes))
+        self.watch.call("write", key, || self.inner.put_new(key, bytes))
     }
 
     fn glance(&self, prefix: &str) -> Result<Option<Vec<(Key, Glimpse)>>> {
-        self.watch.call(|| format!("list {prefix}/"), || self.inner.glance(prefix))
+        self.watch.call("list", format!("{prefix}/"), || self.inner.glance(prefix))
     }
 
     fn others(&self) -> &[Arc<dyn Store>] {
@@ -102,48 +114,72 @@ impl Store for Watched {
     }
 
     fn begin(&self) -> Result<Box<dyn Upload>> {
-        let inner = self.watch.call(|| "begin a pack".to_owned(), || self.inner.begin())?;
+        let inner = self.watch.call("begin a pack", "", || self.inner.begin())?;
         Ok(Box::new(WatchedUpload { inner, watch: self.watch.clone() }))
     }
 
     fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.watch.call(|| format!("read {key}"), || self.inner.get(key, offset, buf))
+        self.watch.call("read", key, || self.inner.get(key, offset, buf))
     }
 
     fn expect(&self, key: &Key, offset: u64, len: u64) {
-        self.watch.call(|| format!("expect reads of {key}"), || self.inner.expect(key, offset, len));
+        self.watch.call("expect reads of", key, || self.inner.expect(key, offset, len));
     }
 
     fn stat(&self, key: &Key) -> Result<Option<u64>> {
-        self.watch.call(|| format!("look at {key}"), || self.inner.stat(key))
+        self.watch.call("look at", key, || self.inner.stat(key))
+    }
+
+    fn start(&self, key: &Key, len_max: usize) -> Result<Option<(Vec<u8>, u64)>> {
+        self.watch.call("read", key, || self.inner.start(key, len_max))
     }
 
     fn stored_ns(&self, key: &Key) -> Result<Option<i128>> {
-        self.watch.call(|| format!("look at {key}"), || self.inner.stored_ns(key))
+        self.watch.call("look at", key, || self.inner.stored_ns(key))
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()> {
-        self.watch.call(|| format!("list {prefix}/"), || self.inner.list(prefix, each))
+        self.watch.call("list", format!("{prefix}/"), || self.inner.list(prefix, each))
+    }
+
+    fn names(&self, prefix: &str, each: &mut dyn FnMut(Key)) -> Result<()> {
+        self.watch.call("list", format!("{prefix}/"), || self.inner.names(prefix, each))
     }
 
     fn replace(&self, key: &Key, bytes: &[u8], aside: &Key) -> Result<()> {
-        self.watch.call(|| format!("replace {key}"), || self.inner.replace(key, bytes, aside))
+        self.watch.call("replace", key, || self.inner.replace(key, bytes, aside))
     }
 
     fn delete(&self, key: &Key) -> Result<()> {
-        self.watch.call(|| format!("delete {key}"), || self.inner.delete(key))
+        self.watch.call("delete", key, || self.inner.delete(key))
+    }
+
+    fn holds(&self) -> Result<Holds> {
+        self.watch.call("look at the bucket", "", || self.inner.holds())
+    }
+
+    fn hold(&self, days: u32) {
+        self.inner.hold(days);
+    }
+
+    fn held_until_ns(&self, key: &Key) -> Result<Option<i128>> {
+        self.watch.call("look at the bucket", "", || self.inner.held_until_ns(key))
+    }
+
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
     }
 
     fn is_empty(&self) -> Result<bool> {
-        self.watch.call(|| "look whether anything is".to_owned(), || self.inner.is_empty())
+        self.watch.call("look whether anything is", "", || self.inner.is_empty())
     }
 
     fn tidy(&self, before_ns: i128) -> Result<()> {
-        self.watch.call(|| "look for unfinished writes".to_owned(), || self.inner.tidy(before_ns))
+        self.watch.call("look for unfinished writes", "", || self.inner.tidy(before_ns))
     }
 
     fn describe(&self) -> String {
-        self.watch.place.clone()
+        self.watch.place.to_string()
     }
 }
 
@@ -154,11 +190,11 @@ struct WatchedUpload {
 
 impl Upload for WatchedUpload {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.watch.call(|| "write a pack".to_owned(), || self.inner.write(bytes))
+        self.watch.call("write a pack", "", || self.inner.write(bytes))
     }
 
     fn commit(self: Box<Self>, key: &Key) -> Result<()> {
         let Self { inner, watch } = *self;
-        watch.call(|| format!("sync {key}"), || inner.commit(key))
+        watch.call("sync", key, || inner.commit(key))
     }
 }

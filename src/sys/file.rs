@@ -129,6 +129,16 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Creates a directory that is never for everybody to write, whatever the umask.
+pub fn create_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o775).create(path)
+}
+
+/// The same with those above it.
+pub fn create_dirs(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o775).create(path)
+}
+
 /// Creates a directory and those above it, for the owner only; an existing one is made so.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
@@ -178,6 +188,11 @@ pub fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut buf = vec![0; len];
     file.read_exact_at(&mut buf, offset)?;
     Ok(buf)
+}
+
+/// Opens a file for reading; where a fifo stands in its place, without waiting for anybody.
+pub fn open_at_once(path: &Path) -> io::Result<File> {
+    fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 /// Has the kernel read these bytes of a file in the background.

@@ -31,21 +31,22 @@ pub use crew::in_parallel;
 pub use daemon::{Readiness, daemonise, notify_ready};
 pub use dir::{Dir, FileType, Found, Stat, open_file, stat_of_file};
 pub use file::{
-    NewFile, create_private_dir, expect_reads, is_unfinished, make_private, read_at, remove_dir, replace, replace_durably, sync_dir,
-    sync_file_and_dir, write_private,
+    NewFile, create_dir, create_dirs, create_private_dir, expect_reads, is_unfinished, make_private, open_at_once, read_at, remove_dir,
+    replace, replace_durably, sync_dir, sync_file_and_dir, write_private,
 };
 pub use lock::FileLock;
 pub use make::{copy_content, forget_pages, open_unlinked, reserve, sync_file_system, umask};
+pub use memory::wiping;
 pub use meta::{Names, SparseMap, Xattrs, map_sparse, xattrs_of_fd, xattrs_of_name};
 pub use mounts::{MountInfo, detach, mount_at, mounts, set_read_ahead, unmount};
 pub use piped::Piped;
 pub use process::{
-    PASSPHRASE_VARIABLE, available_cores, effective_ids, file_limit, give_way, host_name, is_root, leave, memory_free_share,
-    peak_memory_bytes, raise_file_limit, random, readable_by_others, run_for_line, share_heaps,
+    PASSPHRASE_VARIABLE, available_cores, effective_ids, file_limit, give_way, host_name, is_root, keep_heaps, leave, memory_free_share,
+    peak_memory_bytes, raise_file_limit, random, readable_by_others, run_for_line, share_heaps, take_variable,
 };
 pub use secret::{Wiped, lock_memory, refuse_dumps, wipe_stack};
 pub use set::Subject;
 pub use signal::{Cancel, CaughtSignals, catch_signals, leave_signals_to_others};
 pub use source::{Manners, SourceFile};
 pub use threads::{quietly, share, spawn_in, start};
-pub use time::{day_name, parse_moment, parse_server_time, parse_start, utc_name, utc_stamp, utc_text};
+pub use time::{day_name, parse_moment, parse_server_time, parse_start, utc_iso, utc_name, utc_stamp, utc_text};

@@ -21,7 +21,7 @@ use rustix::{
 
 use crate::{
     error::{Error, Result},
-    sys::{Cancel, Clock, PASSPHRASE_VARIABLE, SystemClock},
+    sys::{Cancel, Clock, SystemClock},
 };
 
 /// How long a read waits before it looks whether it should stop.
@@ -63,7 +63,6 @@ impl Piped {
     pub fn command(text: &str, mut each: impl FnMut(String) + Send + 'static) -> Result<Self> {
         let failed = |e| Error::io(format!("cannot start `{text}`"), e);
         let mut command = Command::new("/bin/sh");
-        command.env_remove(PASSPHRASE_VARIABLE);
         command.args(["-c", text]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: between fork and exec only setsid is called, which is async-signal-safe and allocates nothing.
         unsafe {

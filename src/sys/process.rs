@@ -9,8 +9,24 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
-/// The variable that may hold a passphrase; no command that is started gets to see it.
-pub const PASSPHRASE_VARIABLE: &str = "COFFRE_PASSPHRASE";
+/// The variable that may hold a passphrase: taken away by `take_variable` before any command could be started that would get to see it.
+pub const PASSPHRASE_VARIABLE: &std::ffi::CStr = c"COFFRE_PASSPHRASE";
+
+/// Takes a secret out of the environment: what is started later does not get it, and nobody finds it there. Call it before there is a second thread.
+pub fn take_variable(name: &std::ffi::CStr) -> Option<Zeroizing<String>> {
+    let name_text = name.to_str().ok()?;
+    let value = std::env::var_os(name_text)?;
+    // SAFETY: there is one thread, so nobody reads or changes the environment meanwhile. `getenv` returns the text itself, which ends with a zero
+    // and may be overwritten.
+    unsafe {
+        let text = libc::getenv(name.as_ptr());
+        if !text.is_null() {
+            std::ptr::write_bytes(text, 0, libc::strlen(text));
+        }
+        std::env::remove_var(name_text);
+    }
+    value.into_string().ok().map(Zeroizing::new)
+}
 
 /// How many threads can run at once, at least 1.
 pub fn available_cores() -> usize {
@@ -80,6 +96,19 @@ pub fn share_heaps() {
     }
 }
 
+/// Has memory that was freed stay with the process, and new memory come in larger steps: for who reads thousands of small things, once. Costs
+/// a few MiB.
+pub fn keep_heaps() {
+    const STEP_BYTES: libc::c_int = 1 << 20;
+    const KEPT_BYTES: libc::c_int = 32 << 20;
+    #[cfg(target_env = "gnu")]
+    // SAFETY: each call takes two numbers, and touches no memory of ours.
+    unsafe {
+        libc::mallopt(libc::M_TOP_PAD, STEP_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
+    }
+}
+
 /// The most memory that this process has had resident, in bytes; 0 if the kernel does not say.
 pub fn peak_memory_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -102,7 +131,6 @@ pub fn run_for_line(command: &str) -> Result<Zeroizing<String>> {
     let failed = || format!("`{command}` did not give a passphrase");
     let output = Command::new("/bin/sh")
         .args(["-c", command])
-        .env_remove(PASSPHRASE_VARIABLE)
         .stdin(Stdio::inherit())
         .stderr(Stdio::inherit())
         .output()
@@ -112,6 +140,7 @@ pub fn run_for_line(command: &str) -> Result<Zeroizing<String>> {
         return Err(Error::wrong_key(failed()).because(format!("it ended with {}", output.status)));
     }
     let line = text.split(|b| *b == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
     let line = std::str::from_utf8(line).map_err(|_| Error::wrong_key(failed()).because("it is not UTF-8"))?;
     Ok(Zeroizing::new(line.to_owned()))
 }

@@ -21,6 +21,11 @@ pub fn day_name(ns: i128) -> String {
     timestamp(ns).to_zoned(TimeZone::system()).strftime("%Y-%m-%d").to_string()
 }
 
+/// A moment as servers read it: `2025-11-08T02:00:00Z`.
+pub fn utc_iso(ns: i128) -> String {
+    timestamp(ns).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// A moment as OpenSSH writes it: `20251108020000Z`.
 pub fn utc_stamp(ns: i128) -> String {
     timestamp(ns).strftime("%Y%m%d%H%M%SZ").to_string()

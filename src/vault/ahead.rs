@@ -65,12 +65,16 @@ impl Reader {
         std::thread::Builder::new().name("ahead".to_owned()).spawn(work).map(drop).map_err(|e| Error::io("cannot start a thread", e))
     }
 
-    /// Opens the headers of the packs that came last, on a thread of its own. What is returned hangs up when that is done.
+    /// Opens the headers of the packs that came last, on a thread of its own; not of a vault on a server. What is returned hangs up when that is done.
     pub fn open_packs(self: &Arc<Self>) -> Result<mpsc::Receiver<()>> {
         let reader = Arc::downgrade(self);
         let (done, wait) = mpsc::sync_channel(0);
         let work = move || {
             let _done: mpsc::SyncSender<()> = done;
+            // At the end of a line each is a request, and most packs are never looked into.
+            if reader.upgrade().is_none_or(|reader| reader.vault.store.is_far()) {
+                return;
+            }
             let packs = reader.upgrade().map(|r| r.with_index(|index| index.packs().map(|(pack, _)| pack).collect::<Vec<_>>()));
             for pack in packs.unwrap_or_default().iter().rev().take(OPENED_MAX) {
                 match reader.upgrade() {

@@ -13,8 +13,8 @@ use crate::{
     vault::{Finding, PUBLIC_LEN_MAX, SignerList, Trouble, Vault, sign, snapshots::OBJECT_LEN_MAX},
 };
 
-/// Threads that read receipts.
-const THREADS_MAX: usize = 4;
+/// Threads that read receipts: of a vault on a server each waits for an answer most of the time.
+const THREADS_MAX: usize = 16;
 
 /// A snapshot whose receipt is signed by its sealer.
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ impl Vault {
         let mut chain = Chain::default();
         let vault = self.digest()?;
         let mut places = Vec::new();
-        for (key, _) in store::list_all(&*self.store, "snaps")? {
+        for key in store::all_names(&*self.store, "snaps")? {
             let Some((place, suffix)) = SnapshotKey::parse(key.as_str()) else { continue };
             match suffix {
                 "b3" => chain.there.entry(place).or_default().receipt = true,
@@ -244,16 +244,26 @@ impl Vault {
         Ok(tips)
     }
 
-    /// The highest sequence number that any object of `sealer` uses, committed or not.
-    pub fn last_seq(&self, sealer: &str) -> Result<u64> {
-        let mut last = 0;
+    /// The lowest number above `after` that no object of `sealer` has, be it of a snapshot or not. That some higher one has it says nothing:
+    /// whoever may add objects can take any.
+    ///
+    /// # Errors
+    /// `Unsupported` if there is none.
+    pub fn free_seq(&self, sealer: &str, after: u64) -> Result<u64> {
+        let mut used = BTreeSet::new();
         self.store.list(&format!("snaps/{sealer}"), &mut |key, _| {
-            if let Some((place, _)) = SnapshotKey::parse(key.as_str()) {
-                last = last.max(place.seq);
-            }
+            used.extend(SnapshotKey::parse(key.as_str()).map(|(place, _)| place.seq).filter(|seq| *seq > after));
             Ok(())
         })?;
-        Ok(last)
+        let mut free = after + 1;
+        while used.contains(&free) {
+            free += 1;
+        }
+        match free <= SnapshotKey::SEQ_MAX {
+            true => Ok(free),
+            false => Err(Error::unsupported(format!("sealer {sealer} has used its last number"))
+                .hint("make a sealer of another name for this machine: coffre key add --sealer NAME")),
+        }
     }
 }
 

@@ -9,12 +9,12 @@ use crate::{
     sys,
     vault::{
         PUBLIC_LEN_MAX, Vault,
+        admit::Prepared,
         enrol::{check_name, put_sealer},
         keys::{OwnerKeys, SealerKeys},
         recipe,
         recipients::Way,
         signers::SignerList,
-        ways::put_way,
     },
 };
 
@@ -35,11 +35,23 @@ pub struct Created {
 /// # Errors
 /// `Conflict` if `store` holds anything already.
 pub fn create(store: Arc<dyn Store>, ways: &[Way], name: &str) -> Result<Created> {
-    create_with(store, ways, name, 0)
+    create_with(store, ways, name, Promise::default())
 }
 
-/// The same, and a loss of `parity` of a hundred of each object can be mended.
-pub fn create_with(store: Arc<dyn Store>, ways: &[Way], name: &str, parity: u8) -> Result<Created> {
+/// What a vault promises about its objects, for its life.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Promise {
+    /// So much of a hundred of each object may be lost and can be mended.
+    pub parity: u8,
+    /// For so many days the store holds each object against everybody; 0: it is not asked to.
+    pub lock_days: u32,
+}
+
+/// The same, with promises.
+///
+/// # Errors
+/// `Unsupported` if the store cannot hold objects, and is to.
+pub fn create_with(store: Arc<dyn Store>, ways: &[Way], name: &str, promise: Promise) -> Result<Created> {
     check_name(name)?;
     if ways.is_empty() {
         return Err(Error::usage("a vault needs a way in").hint("give --recipient age1… or a passphrase"));
@@ -52,10 +64,15 @@ pub fn create_with(store: Arc<dyn Store>, ways: &[Way], name: &str, parity: u8) 
         return Err(Error::conflict(format!("{} is not empty", store.describe()))
             .hint("give init an empty or a new directory; if an init was killed here before it was done, remove what it left first"));
     }
+    if promise.lock_days > 0 && !store.holds()?.locks {
+        return Err(Error::unsupported(format!("{} cannot hold objects against everybody", store.describe()))
+            .hint("object lock is switched on when a bucket is made; or leave --object-lock out"));
+    }
+    store.hold(promise.lock_days);
     let id = VaultId(sys::random()?);
     let owner = OwnerKeys::generate(id)?;
     let sealer = owner.new_sealer(name)?;
-    let config = Config { parity, ..Config::new(id) };
+    let config = Config { parity: promise.parity, lock_days: promise.lock_days, ..Config::new(id) };
     match write_all(&*store, &config, &owner, &sealer, ways) {
         Ok(()) => Ok(Created { vault: Vault { store, config }, owner, sealer }),
         Err(e) => {
@@ -71,9 +88,9 @@ pub fn create_with(store: Arc<dyn Store>, ways: &[Way], name: &str, parity: u8) 
 fn write_all(store: &dyn Store, config: &Config, owner: &OwnerKeys, sealer: &SealerKeys, ways: &[Way]) -> Result<()> {
     store.put(&Key::fixed("README.txt"), recipe::README.as_bytes())?;
     store.put(&Key::fixed("RESTORE.py"), recipe::RESTORE.as_bytes())?;
-    for (n, way) in ways.iter().enumerate() {
-        let number = u32::try_from(n + 1).map_err(|_| Error::usage("too many ways in"))?;
-        put_way(store, owner, way, number, None, "with the vault")?;
+    let mut number = 0;
+    for way in ways {
+        number = Prepared::new(owner, way)?.put(store, owner, number + 1, None, "with the vault")?.number;
     }
     put_sealer(store, owner, sealer)?;
     SignerList::create(store, owner, sealer)?;

@@ -10,7 +10,7 @@ use std::sync::{
 
 use crate::{
     error::{Error, Result},
-    format::{ChunkId, Content, DIR_DEPTH_MAX, Data, DomainKeys, Entry, Node},
+    format::{ChunkId, Content, DIR_DEPTH_MAX, DomainKeys, Entry, Node},
     pack::{Bounded, Weigh},
     vault::Reader,
 };
@@ -83,7 +83,7 @@ impl Leaf {
         for entry in &entries {
             starts.push(next);
             next = next.saturating_add(entry.span());
-            weight += (size_of::<Entry>() + 8 + entry.name.len()) as u64 + extra(entry);
+            weight += (8 + entry.memory()) as u64;
         }
         starts.push(next);
         Self { entries, starts, weight }
@@ -92,17 +92,6 @@ impl Leaf {
     fn counts(&self) -> Counts {
         Counts { entries: self.entries.len(), numbers: *self.starts.last().expect("there is one more start than entries") }
     }
-}
-
-fn extra(entry: &Entry) -> u64 {
-    let content = match &entry.content {
-        Content::File { data: Data::Inline(bytes), holes, .. } => bytes.len() + holes.len() * 16,
-        Content::File { data: Data::Chunks(list), holes, .. } => list.as_bytes().len() + holes.len() * 16,
-        Content::File { data: Data::Lists(parts), holes, .. } => parts.len() * 40 + holes.len() * 16,
-        Content::Symlink(target) => target.len(),
-        _ => 0,
-    };
-    (content + entry.xattrs.iter().map(|(n, v)| n.len() + v.len() + 32).sum::<usize>()) as u64
 }
 
 /// A directory that can be looked into.
@@ -183,6 +172,11 @@ impl Dirs {
             counts: Bounded::new(TABLES_BYTES_MAX, 96),
             loads: AtomicU64::new(0),
         }
+    }
+
+    /// Ends without giving back the memory of what is kept: for a process that ends, too. Keys are wiped all the same.
+    pub fn end(self) {
+        std::mem::forget(self.nodes);
     }
 
     /// What reads them.

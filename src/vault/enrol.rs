@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::{DomainId, Key32, VaultId, digest, hex, is_name, unhex},
+    format::{DomainId, Key32, Signers, VaultId, digest, hex, is_name, unhex},
     pack::{self, Identity, identity_from_bytes},
     store::{self, Key, Store},
     sys,
@@ -19,6 +19,7 @@ use crate::{
         chain::not_revoked,
         keys::{OwnerKeys, SealerKeys},
         owners::KEY_FILE_LEN_MAX,
+        signed,
         signers::SignerList,
     },
 };
@@ -29,8 +30,6 @@ const TOKEN_PREFIX: &str = "coffre-enroll-1";
 const ED25519: &str = "ssh-ed25519 ";
 /// Characters behind that.
 const ED25519_LEN: usize = 68;
-/// How often a list of signers is tried again when another owner wrote one at the same moment.
-const LIST_ATTEMPTS: usize = 4;
 
 /// What an owner carries to a host: one line of text. With the vault it opens one object in it, until the host has enrolled.
 pub struct Token {
@@ -97,6 +96,11 @@ impl Token {
         identity_from_bytes(self.secret.expose())
     }
 
+    /// Where the host that uses the token says so.
+    fn claim(&self) -> Key {
+        Key::fixed(format!("{}.claim", self.place()))
+    }
+
     /// Where the object lies that this token opens.
     fn place(&self) -> Key {
         Key::fixed(format!("enrol/{}-{}.age", self.name, &digest(self.identity().to_public().to_string().as_bytes()).to_string()[..16]))
@@ -111,6 +115,8 @@ pub struct NewSealer {
     pub keys: SealerKeys,
     /// Other sealers of its domain.
     pub shared_with: Vec<String>,
+    /// The list of signers that names it.
+    pub list: SignerList,
 }
 
 /// Which dedup domain a new sealer belongs to.
@@ -132,9 +138,10 @@ pub(super) fn put_key(store: &dyn Store, name: &str, bytes: &[u8]) -> Result<()>
     store.put(&Key::fixed(format!("keys/{name}")), bytes)
 }
 
-/// Stores what a sealer holds, for the owners.
+/// Stores what a sealer holds, for the owners. Signed: what it is sealed to, every sealer knows.
 pub(super) fn put_sealer(store: &dyn Store, owner: &OwnerKeys, sealer: &SealerKeys) -> Result<()> {
-    let file = pack::seal_whole(&[&owner.meta_recipient()], sealer.encode().as_bytes())?;
+    let text = signed::sign(&owner.sign, &sealer.encode())?;
+    let file = pack::seal_whole(&[&owner.meta_recipient()], text.as_bytes())?;
     put_key(store, &format!("sealer-{}.age", sealer.name), &file)
 }
 
@@ -152,11 +159,11 @@ pub(super) fn check_name(name: &str) -> Result<()> {
 }
 
 impl Vault {
-    /// The keys of every sealer whose file opens, by name.
+    /// The keys of every sealer that the owner's list names and whose file opens, in the order of the list.
     pub fn sealers(&self, owner: &OwnerKeys) -> Result<Vec<SealerKeys>> {
-        let files = store::list_all(&*self.store, "keys")?;
-        let sealers = files.iter().filter(|(key, _)| key.file_name().starts_with("sealer-"));
-        Ok(sealers.filter_map(|(key, _)| self.sealer_file(owner, key).ok()).collect())
+        let list = SignerList::load(&*self.store, Some(&owner.sign.public()))?.signers;
+        let names = list.0.iter().filter(|s| !s.owner).map(|s| &s.name);
+        Ok(names.filter_map(|name| self.sealer_file(owner, &list, name).ok()).map(|(keys, _)| keys).collect())
     }
 
     /// The dedup domains of the sealers whose key files open.
@@ -164,25 +171,36 @@ impl Vault {
         Ok(self.sealers(owner)?.into_iter().map(|sealer| sealer.domain).collect())
     }
 
-    fn sealer_file(&self, owner: &OwnerKeys, key: &Key) -> Result<SealerKeys> {
+    /// What the vault keeps for sealer `name`, and whether an owner signed it. A file without a signature, as older versions wrote them, is
+    /// believed where the owner's list has its key: anybody who knows the meta recipient could have written it.
+    fn sealer_file(&self, owner: &OwnerKeys, list: &Signers, name: &str) -> Result<(SealerKeys, bool)> {
         let read = |key: &Key| {
             let file = store::get_all(&*self.store, key, KEY_FILE_LEN_MAX)?;
             let identities: Vec<pack::Unwrap> = owner.meta_identities().iter().map(|i| i as pack::Unwrap).collect();
             let text = pack::open_whole(&identities, &file, key.as_str())?;
-            SealerKeys::decode(std::str::from_utf8(&text).map_err(|_| Error::corrupt(format!("{key} is not text")))?)
+            let signed = signed::check(&owner.sign.public(), &text, key.as_str());
+            let is_signed = signed.is_ok();
+            let body = signed.or_else(|_| std::str::from_utf8(&text).map_err(|_| Error::corrupt(format!("{key} is not text"))))?;
+            let keys = SealerKeys::decode(body)?;
+            let listed = list.sealer(name);
+            let fits = keys.vault == self.config.id
+                && keys.name == name
+                && owner.has_domain_of(&keys)
+                && listed.map_or(is_signed, |public| public == keys.sign.public());
+            match fits {
+                true => Ok((keys, is_signed)),
+                false => Err(Error::corrupt(format!("{key} does not hold the keys of sealer {name}"))),
+            }
         };
-        read(key).or_else(|e| read(&Key::fixed(format!("parity/{key}"))).map_err(|_| e))
+        let key = key_of(name);
+        read(&key).or_else(|e| read(&Key::fixed(format!("parity/{key}"))).map_err(|_| e))
     }
 
     /// The keys that the vault keeps for sealer `name`.
-    fn kept_sealer(&self, owner: &OwnerKeys, name: &str) -> Result<SealerKeys> {
-        let key = key_of(name);
-        let keys = self.sealer_file(owner, &key)?;
-        match keys.vault == self.config.id && keys.name == name {
-            // It was made in the epoch of its time.
-            true => Ok(keys.with_recipients(owner.epoch(), owner.data_recipient(), owner.meta_recipient())),
-            false => Err(Error::corrupt(format!("{key} holds the keys of another sealer"))),
-        }
+    fn kept_sealer(&self, owner: &OwnerKeys, list: &Signers, name: &str) -> Result<SealerKeys> {
+        let (keys, _) = self.sealer_file(owner, list, name)?;
+        // It was made in the epoch of its time.
+        Ok(keys.with_recipients(owner.epoch(), owner.data_recipient(), owner.meta_recipient()))
     }
 
     /// Whether the owner's list has a sealer called `name`.
@@ -197,8 +215,8 @@ impl Vault {
         let list = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
         not_revoked(&list, name)?;
         match list.signers.sealer(name).is_some() {
-            true => self.kept_sealer(owner, name),
-            false => self.new_sealer(owner, name, &Domain::Own),
+            true => self.kept_sealer(owner, &list.signers, name),
+            false => self.new_sealer(owner, name, &Domain::Own).map(|(keys, _)| keys),
         }
     }
 
@@ -207,8 +225,8 @@ impl Vault {
     /// # Errors
     /// `Conflict` if there is one of that name, or of one that differs by capital letters only.
     pub fn add_sealer(&self, owner: &OwnerKeys, name: &str, domain: &Domain) -> Result<NewSealer> {
-        let keys = self.new_sealer(owner, name, domain)?;
-        self.invite(owner, keys)
+        let (keys, list) = self.new_sealer(owner, name, domain)?;
+        self.invite(owner, keys, list)
     }
 
     /// Returns a new token for a sealer that is known already: its host lost its state directory.
@@ -223,76 +241,96 @@ impl Vault {
                 .hint("coffre key list shows those that there are; without --again a new one is made"));
         }
         not_revoked(&list, name)?;
-        let keys = self.kept_sealer(owner, name).map_err(|e| match e.kind() {
+        let keys = self.kept_sealer(owner, &list.signers, name).map_err(|e| match e.kind() {
             ErrorKind::Missing | ErrorKind::Corrupt | ErrorKind::WrongKey => {
                 e.hint("its keys cannot be had from the vault any more; make a sealer of another name for that host")
             }
             _ => e,
         })?;
-        self.invite(owner, keys)
+        self.invite(owner, keys, list)
     }
 
-    fn invite(&self, owner: &OwnerKeys, keys: SealerKeys) -> Result<NewSealer> {
+    fn invite(&self, owner: &OwnerKeys, keys: SealerKeys, list: SignerList) -> Result<NewSealer> {
         let token = Token::new(self.config.id, &keys.name, owner)?;
         let file = pack::seal_whole(&[&token.identity().to_public()], keys.encode().as_bytes())?;
         self.store.put(&token.place(), &file)?;
         let mut shared_with: Vec<String> =
             self.sealers(owner)?.into_iter().filter(|s| s.domain == keys.domain && s.name != keys.name).map(|s| s.name).collect();
         shared_with.sort_unstable();
-        Ok(NewSealer { token, keys, shared_with })
+        Ok(NewSealer { token, keys, shared_with, list })
     }
 
-    fn new_sealer(&self, owner: &OwnerKeys, name: &str, domain: &Domain) -> Result<SealerKeys> {
+    fn new_sealer(&self, owner: &OwnerKeys, name: &str, domain: &Domain) -> Result<(SealerKeys, SignerList)> {
         check_name(name)?;
         owner.check_current()?;
-        for attempt in 1.. {
-            let list = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
-            // Stores may take names that differ by capital letters only for the same.
-            if let Some(other) = list.signers.0.iter().find(|s| !s.owner && s.name.eq_ignore_ascii_case(name)) {
-                return Err(Error::conflict(format!("there is a sealer called {} already", other.name)).hint(format!(
-                    "choose another name; if that host lost its state directory: coffre key add --sealer {} --again",
-                    other.name
-                )));
+        let list = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
+        list.check_free(name)?;
+        let of = match domain {
+            Domain::Own => None,
+            Domain::Of(other) if list.signers.sealer(other).is_none() => {
+                return Err(Error::not_found(format!("no sealer is called {other}")).hint("coffre key list shows them"));
             }
-            let kept = match self.store.stat(&key_of(name))? {
-                // Somebody began to add it and was interrupted.
-                Some(_) => Some(self.kept_sealer(owner, name)?),
-                None => None,
-            };
-            let sealer = match (kept, domain) {
-                (Some(sealer), _) => sealer,
-                (None, Domain::Own) => owner.new_sealer(name)?,
-                (None, Domain::Of(other)) => {
-                    let of = list.signers.sealer(other).map(|_| self.kept_sealer(owner, other)).transpose()?;
-                    let of =
-                        of.ok_or_else(|| Error::not_found(format!("no sealer is called {other}")).hint("coffre key list shows them"))?;
-                    owner.new_sealer_in(name, of.domain)?
-                }
-            };
-            put_sealer_once(&*self.store, owner, &sealer)?;
-            match list.add(&*self.store, owner, &sealer) {
-                Err(e) if e.kind() == ErrorKind::Conflict && attempt < LIST_ATTEMPTS => continue,
-                other => return other.map(|()| sealer),
+            Domain::Of(other) => Some(self.kept_sealer(owner, &list.signers, other)?.domain),
+        };
+        let sealer = match self.begun_sealer(owner, &list.signers, name, of)? {
+            Some(sealer) => sealer,
+            None => {
+                let sealer = match of {
+                    None => owner.new_sealer(name)?,
+                    Some(domain) => owner.new_sealer_in(name, domain)?,
+                };
+                self.replace_sealer(owner, &sealer)?;
+                sealer
             }
+        };
+        let list = SignerList::add(self, owner, &sealer)?;
+        // Somebody who added the same name at the same moment may have taken the file for one that nobody needs.
+        if self.sealer_file(owner, &list.signers, name).is_err() {
+            self.replace_sealer(owner, &sealer)?;
         }
-        Err(Error::bug("counting ended"))
+        Ok((sealer, list))
     }
 
-    /// Opens what `token` leads to: the keys with which this host is to seal. Nothing is changed.
+    /// The keys that an owner, who was interrupted, made for a sealer that is in no list yet, if they are of the domain that is wanted now.
+    fn begun_sealer(&self, owner: &OwnerKeys, list: &Signers, name: &str, of: Option<DomainId>) -> Result<Option<SealerKeys>> {
+        let Ok((begun, true)) = self.sealer_file(owner, list, name) else { return Ok(None) };
+        let fits = match of {
+            Some(domain) => begun.domain == domain,
+            None => !self.sealer_domains(owner)?.contains(&begun.domain),
+        };
+        let key = key_of(name);
+        let whole = self.store.stat(&key)?.is_some() && self.store.stat(&Key::fixed(format!("parity/{key}")))?.is_some();
+        Ok((fits && whole).then(|| begun.with_recipients(owner.epoch(), owner.data_recipient(), owner.meta_recipient())))
+    }
+
+    /// Stores a sealer's file in place of whatever has its name: that of somebody who was interrupted, or of nobody who may.
+    fn replace_sealer(&self, owner: &OwnerKeys, sealer: &SealerKeys) -> Result<()> {
+        let key = key_of(&sealer.name);
+        for key in [Key::fixed(format!("parity/{key}")), key] {
+            if self.store.stat(&key)?.is_some() {
+                self.store.delete(&key)?;
+            }
+        }
+        put_sealer(&*self.store, owner, sealer).map_err(|e| match e.kind() {
+            ErrorKind::Conflict => Error::conflict(format!("another owner adds {} at the same moment", sealer.name))
+                .because(e.chain())
+                .hint("wait a moment, and look whether it is there: coffre key list"),
+            _ => e,
+        })
+    }
+
+    /// Opens what `token` leads to: the keys with which this host is to seal. From then on it leads no other host anywhere.
     ///
     /// # Errors
     /// `WrongKey` if the token was used already; `Conflict` if it is of another vault.
-    pub fn redeem(&self, token: &Token) -> Result<SealerKeys> {
+    pub fn redeem(&self, token: &Token, state: &StateDir) -> Result<SealerKeys> {
         if token.vault != self.config.id {
             return Err(Error::conflict(format!("the token is for vault {}, and this is vault {}", token.vault, self.config.id))
                 .hint("check --vault, and that the token is the one for this host"));
         }
         let place = token.place();
         let file = store::get_all(&*self.store, &place, KEY_FILE_LEN_MAX).map_err(|e| match e.kind() {
-            ErrorKind::Missing => {
-                Error::wrong_key(format!("the token for sealer {} was used already, or is of an older copy of this vault", token.name))
-                    .hint(format!("an owner makes another: coffre key add --sealer {} --again", token.name))
-            }
+            ErrorKind::Missing => used(&token.name),
             _ => e,
         })?;
         let text = pack::open_whole(&[&token.identity()], &file, place.as_str())?;
@@ -300,23 +338,42 @@ impl Vault {
         let list = SignerList::load(&*self.store, Some(&token.owner))?;
         not_revoked(&list, &token.name)?;
         match keys.vault == self.config.id && keys.name == token.name && list.signers.sealer(&keys.name) == Some(&keys.sign.public()) {
-            true => Ok(keys),
+            true => self.claim(token, state).map(|()| keys),
             false => Err(Error::corrupt(format!("{place} does not hold the keys of sealer {} as the owner's list has it", token.name))),
+        }
+    }
+
+    /// Makes this host the one that uses `token`: two that have it may come at the same moment. A host that died may come again.
+    fn claim(&self, token: &Token, state: &StateDir) -> Result<()> {
+        let (mark, place) = (state.mark()?, token.claim());
+        match self.store.put(&place, mark.as_bytes()) {
+            Err(e) if e.kind() != ErrorKind::Conflict => return Err(e),
+            _ => (),
+        }
+        // Not every store refuses the second of two.
+        let mine = store::get_all(&*self.store, &place, KEY_FILE_LEN_MAX)? == mark.as_bytes();
+        match mine {
+            // Who used it takes away what it leads to before the claim.
+            true if self.store.stat(&token.place())?.is_none() => {
+                self.store.delete(&place)?;
+                Err(used(&token.name))
+            }
+            true => Ok(()),
+            false => Err(Error::wrong_key(format!("another host is using the token for sealer {} at this moment", token.name))
+                .hint(format!("if that is no host of yours: coffre key revoke {}", token.name))),
         }
     }
 
     /// Takes away what `token` led to: from now on it leads nowhere.
     pub fn forget_token(&self, token: &Token) -> Result<()> {
-        self.store.delete(&token.place())
+        self.store.delete(&token.place())?;
+        self.store.delete(&token.claim())
     }
 }
 
-/// Stores a sealer's file unless one that opens is there: age files of equal content differ.
-fn put_sealer_once(store: &dyn Store, owner: &OwnerKeys, sealer: &SealerKeys) -> Result<()> {
-    match store.stat(&key_of(&sealer.name))? {
-        Some(_) => Ok(()),
-        None => put_sealer(store, owner, sealer),
-    }
+fn used(name: &str) -> Error {
+    Error::wrong_key(format!("the token for sealer {name} was used already, or is of an older copy of this vault"))
+        .hint(format!("an owner makes another: coffre key add --sealer {name} --again"))
 }
 
 impl StateDir {

@@ -22,14 +22,18 @@ pub enum Trouble {
     RolledBack,
     /// Two snapshots of one sealer go on from the same one: two machines seal under one name.
     Fork,
-    /// A snapshot that nobody signed who may seal.
+    /// A snapshot that nobody signed who may seal, or keys that no owner signed.
     Stranger,
     /// A snapshot that a sealer signed after the owner took that right back.
     Revoked,
     /// A snapshot that was made for another vault.
     OtherVault,
-    /// A receipt without a signature.
+    /// A receipt without a signature, or keys of which nobody can tell.
     Unsigned,
+    /// A way in that an owner removed.
+    Returned,
+    /// The vault says that its objects are held against everybody, and this one is not.
+    Unlocked,
 }
 
 impl Trouble {
@@ -47,28 +51,36 @@ impl Trouble {
             Self::Revoked => "revoked",
             Self::OtherVault => "other-vault",
             Self::Unsigned => "unsigned",
+            Self::Returned => "returned",
+            Self::Unlocked => "unlocked",
         }
     }
 
     /// What to do about it.
     pub fn next_step(self) -> &'static str {
         match self {
-            Self::Altered | Self::Deleted | Self::Unreadable | Self::SnapshotDeleted => "copy it back from another copy of the vault",
+            Self::Altered | Self::Deleted | Self::Unreadable | Self::SnapshotDeleted => {
+                "coffre verify --repair, or copy it back from another copy of the vault"
+            }
             Self::SnapshotReordered => "copy it back from another copy of the vault, and ask who can write to this one",
             Self::RolledBack => "if this is no older copy, look for what is missing in another copy before anybody seals",
             Self::Fork => "give each machine a name of its own; if you know of one machine only, revoke the sealer (coffre key revoke)",
             Self::Stranger => "it does not count: ask who can write to the vault, and move it out",
             Self::Revoked => "it does not count; coffre snapshots --revoked lists it",
             Self::OtherVault => "it does not count: move it out, and ask how it came here",
+            Self::Unlocked => {
+                "ask who changed the bucket's object lock, or put the object there in another way; a copy elsewhere is as good as a lock"
+            }
             Self::Unsigned => {
                 "it does not count: a seal did not finish, or the signature was taken away; compare heads (coffre head) with the host"
             }
+            Self::Returned => "take it away again: coffre key remove NUMBER; it gets no new keys, but who has its key reads what is older",
         }
     }
 
     /// Whether another copy of the vault can put it right.
     pub fn is_damage(self) -> bool {
-        !matches!(self, Self::Fork | Self::Stranger | Self::Revoked | Self::OtherVault | Self::Unsigned)
+        !matches!(self, Self::Fork | Self::Stranger | Self::Revoked | Self::OtherVault | Self::Unsigned | Self::Returned | Self::Unlocked)
     }
 }
 

@@ -11,10 +11,12 @@ use std::{
     },
 };
 
+use zeroize::Zeroizing;
+
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{ChunkId, Digest, FrameEntry, PackIndex, Segment, SegmentPack},
-    pack::{self, PackReader, Remembered, Unwrap},
+    pack::{self, Remembered, Unwrap},
     store::{self, Key, Store},
     sys,
     vault::{Finding, second::read_either},
@@ -25,8 +27,12 @@ pub const SEGMENT_LEN_MAX: usize = 1 << 30;
 
 /// Threads that read segments at once; each holds one whole segment in memory.
 const THREADS_MAX: usize = 4;
-/// Packs that a thread may be ahead of the table.
-const PACKS_WAITING: usize = 4;
+/// Segments that a thread reads before the next thread's turn.
+const SEGMENTS_EACH: usize = 16;
+/// Chunks that a thread tells of at once, about: 36 bytes each.
+const CHUNKS_EACH: usize = 4096;
+/// Times that many a thread may be ahead of the table.
+const BATCHES_WAITING: usize = 4;
 /// Bits of an id that say which bucket it is in: a bucket of ten million chunks is sorted in a tenth of a millisecond.
 const BUCKET_BITS: u32 = 12;
 
@@ -110,46 +116,64 @@ impl Index {
 
     /// Adds the segments of `store` that are not in yet. Segments that cannot be read are findings, not errors.
     pub fn add_segments(&mut self, store: &dyn Store, identities: &Remembered) -> Result<Vec<Finding>> {
-        let new = store::list_all(store, "index")?.into_iter().map(|(key, _)| key).filter(|key| !self.segments.contains(key));
-        let new: Vec<Key> = new.collect();
-        let threads = sys::available_cores().min(THREADS_MAX).min(new.len());
+        let new = store::all_names(store, "index")?;
+        self.add(store, identities, new)
+    }
+
+    /// Adds those of which only the second copy is left.
+    pub fn add_copied_segments(&mut self, store: &dyn Store, identities: &Remembered) -> Result<Vec<Finding>> {
+        let all = all_segments(store)?;
+        self.add(store, identities, all)
+    }
+
+    fn add(&mut self, store: &dyn Store, identities: &Remembered, mut new: Vec<Key>) -> Result<Vec<Finding>> {
+        new.retain(|key| !self.segments.contains(key));
+        let blocks: Vec<&[Key]> = new.chunks(SEGMENTS_EACH).collect();
+        let threads = sys::available_cores().min(THREADS_MAX).min(blocks.len());
         let mut findings = Vec::new();
         std::thread::scope(|scope| -> Result<()> {
-            // Thread n reads every n-th segment, and they are taken in turn: the order of packs is always the same.
-            let queues = (0..threads)
+            // Thread n reads every n-th block, and they are taken in turn: the order of packs is always the same.
+            let mut queues = (0..threads)
                 .map(|first| {
-                    let (tell, told) = sync_channel(PACKS_WAITING);
-                    let mine = new.iter().skip(first).step_by(threads);
-                    sys::spawn_in(scope, move || mine.for_each(|key| read_packs(store, key, identities, &tell))).map(|_| told)
+                    let (tell, told) = sync_channel(BATCHES_WAITING);
+                    let mine = blocks.iter().skip(first).step_by(threads);
+                    sys::spawn_in(scope, move || mine.for_each(|block| read_block(store, block, identities, &tell)))
+                        .map(|_| Queue { told, here: Vec::new().into_iter() })
                 })
-                .collect::<Result<Vec<Receiver<Told>>>>()?;
-            for (n, key) in new.iter().enumerate() {
-                loop {
-                    match queues[n % threads].recv() {
-                        Ok(Told::Pack(pack)) => self.push(pack.digest, pack.stored_len, &pack.index),
-                        Ok(Told::End(Ok(()))) => {
-                            self.segments.insert(key.clone());
-                            break;
-                        }
-                        // Pruned since it was listed: what counts of it is in another one.
-                        Ok(Told::End(Err(e))) if e.kind() == ErrorKind::Missing => break,
-                        Ok(Told::End(Err(e))) => break findings.push(Finding::new(key.as_str(), e.chain())),
-                        Err(_) => break findings.push(Finding::new(key.as_str(), "reading it failed inside coffre".to_owned())),
-                    }
-                }
+                .collect::<Result<Vec<Queue>>>()?;
+            for (n, block) in blocks.iter().enumerate() {
+                let queue = &mut queues[n % threads];
+                block.iter().for_each(|key| self.add_segment(key, queue, &mut findings));
             }
             Ok(())
         })?;
         Ok(findings)
     }
 
+    /// Adds what is told of one segment.
+    fn add_segment(&mut self, key: &Key, queue: &mut Queue, findings: &mut Vec<Finding>) {
+        loop {
+            match queue.next() {
+                Some(Told::Pack(pack)) => self.push(pack.digest, pack.stored_len, &pack.index),
+                Some(Told::End(Ok(()))) => {
+                    self.segments.insert(key.clone());
+                    return;
+                }
+                // Pruned since it was listed: what counts of it is in another one.
+                Some(Told::End(Err(e))) if e.kind() == ErrorKind::Missing => return,
+                Some(Told::End(Err(e))) => return findings.push(Finding::new(key.as_str(), e.chain())),
+                None => return findings.push(Finding::new(key.as_str(), "reading it failed inside coffre".to_owned())),
+            }
+        }
+    }
+
     /// Adds packs that no segment names, from their own trailers. One small read a pack.
-    pub fn add_from_trailers(&mut self, store: &dyn Store, reader: &PackReader) -> Result<Vec<Finding>> {
+    pub fn add_from_trailers(&mut self, store: &dyn Store, read: impl Fn(&Digest) -> Result<PackIndex>) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
         for (key, len) in store::list_all(store, "packs")? {
             let Some(digest) = key.digest().filter(|d| !self.numbers.contains_key(d)) else { continue };
-            match reader.index(store, &digest) {
-                Ok((_, index)) => self.push(digest, len, &index),
+            match read(&digest) {
+                Ok(index) => self.push(digest, len, &index),
                 Err(e) => findings.push(Finding::new(key.as_str(), e.chain())),
             }
         }
@@ -234,17 +258,47 @@ enum Told {
     End(Result<()>),
 }
 
-fn read_packs(store: &dyn Store, key: &Key, identities: &Remembered, tell: &SyncSender<Told>) {
-    let gone = |_| Error::cancelled();
-    let read = open_segment(store, key, &[identities as Unwrap])
-        .and_then(|plain| Segment::each_pack(&plain, |pack| tell.send(Told::Pack(pack)).map_err(gone)));
-    // Who no longer listens has given up.
-    let _ = tell.send(Told::End(read));
+/// What one thread says, in order.
+struct Queue {
+    told: Receiver<Vec<Told>>,
+    here: std::vec::IntoIter<Told>,
 }
 
-fn open_segment(store: &dyn Store, key: &Key, identities: &[Unwrap]) -> Result<Vec<u8>> {
+impl Queue {
+    fn next(&mut self) -> Option<Told> {
+        loop {
+            if let Some(told) = self.here.next() {
+                return Some(told);
+            }
+            self.here = self.told.recv().ok()?.into_iter();
+        }
+    }
+}
+
+/// Reads some segments, and tells of them in batches: a thread is not woken for a handful of chunks.
+fn read_block(store: &dyn Store, block: &[Key], identities: &Remembered, tell: &SyncSender<Vec<Told>>) {
+    let (mut batch, mut chunks) = (Vec::new(), 0);
+    for key in block {
+        let read = open_segment(store, key, |file| identities.whole(file, key.as_str())).and_then(|plain| {
+            Segment::each_pack(&plain, |pack| {
+                chunks += pack.index.chunks.len();
+                batch.push(Told::Pack(pack));
+                if chunks >= CHUNKS_EACH {
+                    chunks = 0;
+                    tell.send(std::mem::take(&mut batch)).map_err(|_| Error::cancelled())?;
+                }
+                Ok(())
+            })
+        });
+        batch.push(Told::End(read));
+    }
+    // Who no longer listens has given up.
+    let _ = tell.send(batch);
+}
+
+fn open_segment(store: &dyn Store, key: &Key, open: impl Fn(&[u8]) -> Result<Zeroizing<Vec<u8>>>) -> Result<Vec<u8>> {
     read_either(store, key, SEGMENT_LEN_MAX, |bytes| {
-        let compressed = pack::open_whole(identities, &bytes, key.as_str())?;
+        let compressed = open(&bytes)?;
         drop(bytes);
         let mut plain = Vec::new();
         pack::decompress(&compressed, SEGMENT_LEN_MAX, &mut plain, key.as_str())?;
@@ -252,7 +306,17 @@ fn open_segment(store: &dyn Store, key: &Key, identities: &[Unwrap]) -> Result<V
     })
 }
 
+/// The segments of a vault, those of which only the second copy is left among them. Two listings.
+pub fn all_segments(store: &dyn Store) -> Result<Vec<Key>> {
+    let mut all: Vec<Key> = store::list_all(store, "index")?.into_iter().map(|(key, _)| key).collect();
+    let copies = store::list_all(store, "parity/index")?;
+    all.extend(copies.iter().filter_map(|(key, _)| Key::parse(key.as_str().strip_prefix("parity/")?)));
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
+}
+
 /// Reads one segment.
 pub fn read_segment(store: &dyn Store, key: &Key, identities: &[Unwrap]) -> Result<Segment> {
-    Segment::decode(&open_segment(store, key, identities)?)
+    Segment::decode(&open_segment(store, key, |file| pack::open_whole(identities, file, key.as_str()))?)
 }

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{Decision, Digest, GC_RECORD_LEN_MAX, GcRecord, Line, Receipt, SnapshotId, SnapshotKey, digest, hex},
     store::{self, Key},
-    vault::{Finding, OwnerKeys, PUBLIC_LEN_MAX, SignerList, Trouble, Vault, sign},
+    vault::{Finding, OwnerKeys, PUBLIC_LEN_MAX, SignerList, Trouble, Vault, read_either, sign},
 };
 
 /// Namespace of the owner's signatures below `gc/`.
@@ -54,6 +54,11 @@ pub struct Condemnation {
 }
 
 impl Condemnation {
+    /// The earliest moment at which it may be carried out, by what the record says: ns since 1970.
+    pub fn due_ns(&self) -> i128 {
+        self.time_ns + i128::from(self.grace_secs) * 1_000_000_000
+    }
+
     /// Where its record lies.
     pub fn key(&self) -> Key {
         record_key(&self.record)
@@ -87,6 +92,8 @@ pub struct Journal {
     pub loose: BTreeMap<String, i128>,
     /// The names of all records that count.
     pub records: BTreeSet<String>,
+    /// The hashes of those records.
+    read: BTreeMap<String, Digest>,
     /// Records that do not count, and why.
     pub findings: Vec<Finding>,
     said_gone: BTreeSet<(u64, SnapshotId)>,
@@ -99,6 +106,10 @@ pub struct Journal {
 
 fn record_key(name: &str) -> Key {
     Key::fixed(format!("gc/{name}.txt"))
+}
+
+fn signature_key(record: &Key) -> Key {
+    Key::fixed(format!("{record}.sig"))
 }
 
 fn list_key(list: &Digest) -> Key {
@@ -116,8 +127,14 @@ impl Journal {
     ///
     /// `owner` is the owner's public key as this reader knows it; else the list of signers says.
     pub fn load(vault: &Vault, owner: Option<&str>) -> Result<Self> {
-        let names: Vec<String> =
-            store::list_all(&*vault.store, "gc")?.iter().filter_map(|(key, _)| signed_name(key)).map(str::to_owned).collect();
+        let mut names: BTreeSet<String> =
+            store::all_names(&*vault.store, "gc")?.iter().filter_map(signed_name).map(str::to_owned).collect();
+        if vault.config.parity > 0 {
+            // Nothing is ever removed here: a record of which only a copy is left was signed, and counts.
+            let copies = store::all_names(&*vault.store, "parity/gc")?;
+            let first = copies.iter().filter_map(|key| Key::parse(key.as_str().strip_prefix("parity/")?));
+            names.extend(first.filter_map(|key| signed_name(&key).map(str::to_owned)));
+        }
         let mut journal = Self::default();
         if names.is_empty() {
             return Ok(journal);
@@ -130,9 +147,11 @@ impl Journal {
         let mut records: BTreeMap<u64, Vec<(String, Digest, GcRecord)>> = BTreeMap::new();
         for name in names {
             match read_record(vault, owner, &name) {
-                Ok((digest, record)) => {
+                Ok((digest, record, finding)) => {
                     journal.last_seq = journal.last_seq.max(GcRecord::seq(&name).unwrap_or(0));
+                    journal.findings.extend(finding);
                     journal.records.insert(name.clone());
+                    journal.read.insert(name.clone(), digest);
                     records.entry(GcRecord::seq(&name).unwrap_or(0)).or_default().push((name, digest, record));
                 }
                 Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported) => {
@@ -232,7 +251,7 @@ impl Journal {
     /// Whether a record that is not signed (not yet, or its writer died) says that the snapshot is gone. Anybody can write such a one.
     pub fn is_unsigned_gone(vault: &Vault, id: &SnapshotId) -> Result<bool> {
         let keys: BTreeSet<Key> = store::list_all(&*vault.store, "gc")?.into_iter().map(|(key, _)| key).collect();
-        let unsigned = keys.iter().filter(|key| key.as_str().ends_with(".txt") && !keys.contains(&Key::fixed(format!("{key}.sig"))));
+        let unsigned = keys.iter().filter(|key| key.as_str().ends_with(".txt") && !keys.contains(&signature_key(key)));
         for key in unsigned {
             let record = store::get_all(&*vault.store, key, GC_RECORD_LEN_MAX).and_then(|bytes| GcRecord::decode(&bytes, vault.config.id));
             if record.is_ok_and(|record| record.decisions.iter().any(|d| matches!(d, Decision::Gone(_, gone) if gone == id))) {
@@ -282,8 +301,8 @@ impl Journal {
         let name = GcRecord::name(seq, &bytes);
         let signature = owner.sign.sign(NAMESPACE, &bytes)?;
         let key = record_key(&name);
-        vault.store.put(&key, &bytes)?;
-        vault.store.put(&Key::fixed(format!("{key}.sig")), &signature)?;
+        vault.put_twice(&key, &bytes)?;
+        vault.put_twice(&signature_key(&key), &signature)?;
         Ok(name)
     }
 
@@ -291,8 +310,15 @@ impl Journal {
     pub fn put_list(vault: &Vault, lines: Vec<Line>) -> Result<Digest> {
         let bytes = Receipt { lines }.encode();
         let list = digest(&bytes);
-        vault.store.put(&list_key(&list), &bytes)?;
+        vault.put_twice(&list_key(&list), &bytes)?;
         Ok(list)
+    }
+
+    /// Every record and list that counts, with its hash.
+    pub fn objects(&self) -> impl Iterator<Item = (Key, Digest)> {
+        let lists = self.condemnations.iter().flat_map(|c| std::iter::once(c.list).chain(c.fresh));
+        let lists = lists.chain(self.deletions.iter().map(|d| d.list));
+        self.read.iter().map(|(name, digest)| (record_key(name), *digest)).chain(lists.map(|list| (list_key(&list), list)))
     }
 
     /// Where a list lies.
@@ -310,11 +336,13 @@ const AHEAD_MAX: u64 = 64;
 /// Cost: a listing, and two small reads for each record from the two highest numbers that count on.
 fn next_seq(vault: &Vault, owner: &str) -> Result<(u64, Vec<String>)> {
     let mut names = BTreeSet::new();
-    vault.store.list("gc", &mut |key, _| {
-        let name = key.file_name().trim_end_matches(".sig").trim_end_matches(".txt");
-        names.extend(GcRecord::seq(name).map(|seq| (seq, name.to_owned())));
-        Ok(())
-    })?;
+    for folder in ["gc", "parity/gc"].iter().take(if vault.config.parity > 0 { 2 } else { 1 }) {
+        vault.store.list(folder, &mut |key, _| {
+            let name = key.file_name().trim_end_matches(".sig").trim_end_matches(".txt");
+            names.extend(GcRecord::seq(name).map(|seq| (seq, name.to_owned())));
+            Ok(())
+        })?;
+    }
     let (mut last, mut before): (Option<u64>, Vec<String>) = (None, Vec::new());
     for (seq, name) in names.iter().rev() {
         // Two owners who write at one moment may not have seen each other: the number before the last is named again.
@@ -332,7 +360,7 @@ fn next_seq(vault: &Vault, owner: &str) -> Result<(u64, Vec<String>)> {
     }
     let last = last.unwrap_or(0);
     let used = names.iter().map(|(seq, _)| *seq).filter(|seq| *seq <= last + AHEAD_MAX).max().unwrap_or(0);
-    match used + 1 <= GcRecord::SEQ_MAX {
+    match used < GcRecord::SEQ_MAX {
         true => Ok((used + 1, before)),
         false => Err(Error::unsupported(format!("gc/ holds record {last} of the owner's, and no number is left above it"))),
     }
@@ -346,7 +374,7 @@ fn is_junk(vault: &Vault, owner: &str, name: &str) -> Result<bool> {
         Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing) => Ok(None),
         other => other.map(Some),
     };
-    let (Some(bytes), Some(signature)) = (read(&key, GC_RECORD_LEN_MAX)?, read(&Key::fixed(format!("{key}.sig")), PUBLIC_LEN_MAX)?) else {
+    let (Some(bytes), Some(signature)) = (read(&key, GC_RECORD_LEN_MAX)?, read(&signature_key(&key), PUBLIC_LEN_MAX)?) else {
         return Ok(false);
     };
     let is_named = GcRecord::seq(name).is_some_and(|seq| GcRecord::name(seq, &bytes) == name);
@@ -372,25 +400,47 @@ fn turn_of(decision: &Decision) -> u8 {
     }
 }
 
-fn read_record(vault: &Vault, owner: &str, name: &str) -> Result<(Digest, GcRecord)> {
+/// A record with its hash, and what is wrong with its signature if it counts by the copy of that: no hash of one is anywhere.
+fn read_record(vault: &Vault, owner: &str, name: &str) -> Result<(Digest, GcRecord, Option<Finding>)> {
     let key = record_key(name);
-    let bytes = store::get_all(&*vault.store, &key, GC_RECORD_LEN_MAX)?;
-    let signature = store::get_all(&*vault.store, &Key::fixed(format!("{key}.sig")), PUBLIC_LEN_MAX)?;
-    if !sign::is_signed(owner, NAMESPACE, &bytes, &signature) {
-        return Err(Error::corrupt(format!("{key} is not signed by the vault's owner")));
+    let bytes = read_either(&*vault.store, &key, GC_RECORD_LEN_MAX, |bytes| is_named(name, &bytes).map(|()| bytes))?;
+    let signature = signature_key(&key);
+    let check = |place: &Key| is_signed(owner, name, &bytes, &store::get_all(&*vault.store, place, PUBLIC_LEN_MAX)?);
+    let finding = match check(&signature) {
+        Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing) && check(&signature.second()).is_ok() => {
+            let kind = if e.kind() == ErrorKind::Missing { Trouble::Deleted } else { Trouble::Altered };
+            Some(Finding::of(kind, signature.as_str(), e.chain()))
+        }
+        checked => checked.map(|()| None)?,
+    };
+    Ok((digest(&bytes), GcRecord::decode(&bytes, vault.config.id)?, finding))
+}
+
+fn is_named(name: &str, bytes: &[u8]) -> Result<()> {
+    match GcRecord::seq(name).is_some_and(|seq| GcRecord::name(seq, bytes) == name) {
+        true => Ok(()),
+        false => Err(Error::corrupt(format!("{} is not what its name says", record_key(name)))),
     }
-    if GcRecord::seq(name).is_none_or(|seq| GcRecord::name(seq, &bytes) != name) {
-        return Err(Error::corrupt(format!("{key} is not what its name says")));
+}
+
+fn is_signed(owner: &str, name: &str, bytes: &[u8], signature: &[u8]) -> Result<()> {
+    match sign::is_signed(owner, NAMESPACE, bytes, signature) {
+        true => Ok(()),
+        false => Err(Error::corrupt(format!("{} is not signed by the vault's owner", record_key(name)))),
     }
-    Ok((digest(&bytes), GcRecord::decode(&bytes, vault.config.id)?))
+}
+
+/// Whether these are a record of this name and the signature of `owner` under it.
+pub fn is_record(owner: &str, name: &str, bytes: &[u8], signature: &[u8]) -> bool {
+    is_named(name, bytes).and_then(|()| is_signed(owner, name, bytes, signature)).is_ok()
 }
 
 fn read_list(vault: &Vault, list: &Digest) -> Result<Vec<Line>> {
     let key = list_key(list);
-    let bytes = store::get_all(&*vault.store, &key, LIST_LEN_MAX)?;
-    if digest(&bytes) != *list {
-        return Err(Error::corrupt(format!("{key} is not what its name says")));
-    }
+    let bytes = read_either(&*vault.store, &key, LIST_LEN_MAX, |bytes| match digest(&bytes) == *list {
+        true => Ok(bytes),
+        false => Err(Error::corrupt(format!("{key} is not what its name says"))),
+    })?;
     if bytes.is_empty() {
         return Ok(Vec::new());
     }

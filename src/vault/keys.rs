@@ -43,6 +43,10 @@ pub struct OwnerKeys {
     came_by: Option<String>,
     /// The newest epoch of the vault, if it is not open to these keys.
     closed_epoch: Option<u32>,
+    /// Whether an owner removed the way by which these were had.
+    removed: bool,
+    /// The numbers of all files of epochs that there were when these were had.
+    epochs_seen: Vec<u32>,
     domains: Mutex<HashMap<DomainId, Arc<DomainKeys>>>,
     /// What opening headers gave before.
     pub headers: Arc<Headers>,
@@ -60,6 +64,8 @@ impl OwnerKeys {
             way: None,
             came_by: None,
             closed_epoch: None,
+            removed: false,
+            epochs_seen: Vec::new(),
             domains: Mutex::default(),
             headers: Arc::default(),
         })
@@ -125,6 +131,8 @@ impl OwnerKeys {
             way,
             came_by: None,
             closed_epoch: None,
+            removed: false,
+            epochs_seen: Vec::new(),
             domains: Mutex::default(),
             headers: Arc::default(),
         })
@@ -154,25 +162,45 @@ impl OwnerKeys {
         Self { came_by: Some(file.to_owned()), ..self }
     }
 
-    /// These keys, with the pairs of `newer`; `newest` is the newest epoch that the vault has.
-    pub(super) fn with_newer(self, newer: Option<OwnerKeys>, newest: Option<u32>) -> Self {
+    pub(super) fn that_were_removed(self, removed: bool) -> Self {
+        Self { removed, ..self }
+    }
+
+    /// These keys, with the pairs of `newer`. There were files of the epochs `seen` then.
+    pub(super) fn with_newer(self, newer: Option<OwnerKeys>, seen: Vec<u32>) -> Self {
         let (data, meta) = match newer {
             Some(newer) => (newer.data, newer.meta),
             None => (self.data, self.meta),
         };
-        let known = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        Self { data, meta, closed_epoch: newest.filter(|n| *n > known), ..self }
+        Self { data, meta, epochs_seen: seen, ..self }
     }
 
-    /// The keys of the next epoch.
-    pub(super) fn next_epoch(&self) -> Result<Self> {
+    /// These keys, of which it is known that an owner began this epoch, and they lack it.
+    pub(super) fn that_lack(self, closed_epoch: Option<u32>) -> Self {
+        Self { closed_epoch, ..self }
+    }
+
+    /// The numbers of all files of epochs that there were when these were had, whoever put them there.
+    pub(super) fn epochs_seen(&self) -> &[u32] {
+        &self.epochs_seen
+    }
+
+    /// The keys of the epoch of that number: so many pairs.
+    pub(super) fn of_epoch(&self, number: u32) -> Result<Self> {
         let mut next = Self::decode(&self.encode(), self.vault)?;
-        next.data.insert(0, Identity::generate());
-        next.meta.insert(0, Identity::generate());
+        while next.epoch() < number {
+            next.data.insert(0, Identity::generate());
+            next.meta.insert(0, Identity::generate());
+        }
         Ok(next)
     }
 
-    /// The newest epoch of the vault, if it is closed to these keys: their way was removed before it began.
+    /// Whether an owner removed the way by which these were had: somebody put its file back.
+    pub fn is_removed(&self) -> bool {
+        self.removed
+    }
+
+    /// The newest epoch of the vault, if it is closed to these keys: their way was removed before it began, or added while it did.
     pub fn closed_epoch(&self) -> Option<u32> {
         self.closed_epoch
     }
@@ -183,9 +211,11 @@ impl OwnerKeys {
     /// `WrongKey`.
     pub(super) fn check_current(&self) -> Result<()> {
         match self.closed_epoch {
-            None => Ok(()),
             Some(epoch) => Err(Error::wrong_key(format!("epoch {epoch} of the vault's keys is closed to the way in that was used"))
-                .hint("it was removed before the keys were rotated; use one that coffre key list shows")),
+                .hint("it was removed before the keys were rotated, or added while they were; use another one that coffre key list shows")),
+            None if self.removed => Err(Error::wrong_key("the way in that was used was removed from this vault by an owner")
+                .hint("somebody put its file back; use another one that coffre key list shows")),
+            None => Ok(()),
         }
     }
 
@@ -226,14 +256,22 @@ impl OwnerKeys {
         }
     }
 
+    /// Of the newest identities too, not of the vault's secret alone: who was removed knows that one, and is to read nothing that came later.
     fn headers_key(&self) -> Key32 {
-        self.secret.derive("coffre 2025-11 headers kept by a reader")
+        let newest = [self.data[0].to_string(), self.meta[0].to_string()];
+        let text = Zeroizing::new(newest.each_ref().map(|identity| identity.expose_secret()).concat());
+        self.secret.derive("coffre 2025-11 headers kept by a reader").with(text.as_bytes())
     }
 
     /// The keys of a dedup domain; derived once.
     pub fn domain(&self, domain: DomainId) -> Arc<DomainKeys> {
         let mut domains = self.domains.lock().expect("nobody panics while deriving a key");
         domains.entry(domain).or_insert_with(|| Arc::new(DomainKeys::derive(&format::domain_key(&self.secret, domain)))).clone()
+    }
+
+    /// Whether the key of a sealer's domain is the one that this domain has.
+    pub(super) fn has_domain_of(&self, sealer: &SealerKeys) -> bool {
+        format::domain_key(&self.secret, sealer.domain).expose() == sealer.dk.expose()
     }
 
     /// Makes what a host needs to seal as `name`, in a dedup domain of its own.
@@ -356,6 +394,23 @@ impl SealerKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_reader_keeps_is_closed_to_who_was_removed() {
+        let owner = OwnerKeys::generate(VaultId([1; 16])).unwrap();
+        let kept = |keys: &OwnerKeys| {
+            keys.headers.put([1; 16], [2; 16]);
+            keys.headers.encode(&keys.headers_key(), [3; 12])
+        };
+        let opens = |keys: &OwnerKeys, bytes: &[u8]| {
+            let again = Headers::default();
+            again.take_up(&keys.headers_key(), bytes);
+            again.get(&[1; 16]) == Some([2; 16])
+        };
+        let rotated = owner.of_epoch(2).unwrap();
+        assert!(opens(&owner, &kept(&owner)) && opens(&rotated, &kept(&rotated)));
+        assert!(!opens(&owner, &kept(&rotated)), "the vault's secret is not enough");
+    }
 
     #[test]
     fn key_files_read_back() {

@@ -7,8 +7,10 @@ use crate::{
     vault::{
         OwnerKeys, Unlocking, Vault,
         enrol::put_key,
-        epochs::epoch_file,
+        epochs::{epoch_file, epoch_in, number_of_epoch},
         owners::KEY_FILE_LEN_MAX,
+        recipients::shortened,
+        removed,
         ways::{WayFile, either_copy, way_files},
     },
 };
@@ -16,54 +18,76 @@ use crate::{
 /// Longest kit read, in bytes.
 pub const KIT_LEN_MAX: u64 = 1 << 20;
 
+/// Most ways that are named on it.
+const LISTED_MAX: usize = 6;
+
+/// What stands between the ways and the blocks: with one of these blocks, a page of 60 lines of 80 characters.
+const PAGE: &str = "
+Keep, apart from this machine and apart from the vault: the passphrase, or the
+private key file, of at least one of these; this page; a second copy of the
+vault (any plain copy of the directory is complete). Without a way in, nobody
+can read the vault, and nobody can help.
+
+To restore with coffre. If keys/ is gone from the vault, put this page into a
+file KIT and begin with the second line:
+  coffre --vault PLACE mount DIR          then copy out of DIR/latest
+  coffre --vault PLACE key restore KIT
+
+To restore without coffre (Debian: apt-get install age zstd python3):
+  cd PLACE
+  UNLOCK > /dev/shm/id
+  python3 RESTORE.py /dev/shm/id DEST
+  rm /dev/shm/id
+If keys/ is gone, put what is below, from BEGIN to END, into the file that is
+named above it. It opens by the key of way NUMBER.
+";
+
 impl Vault {
     /// Returns the recovery kit as text: what to keep, where, one way in, and the exact stock commands.
     ///
     /// `which` is the way that is printed; the others are named. The page opens nothing without that way's key.
+    ///
+    /// # Errors
+    /// `Missing` if there is no way in; `Conflict` if `which` opens not all that is sealed now.
     pub fn recovery_kit(&self, owner: &OwnerKeys, which: Option<&WayFile>) -> Result<String> {
-        let ways = way_files(&*self.store)?;
-        let which = which.or_else(|| ways.iter().find(|way| Some(way.file()) == owner.came_by())).or(ways.first());
-        let which = which.ok_or_else(|| Error::missing("the vault has no way in"))?;
-        let place = self.store.describe();
+        let mut ways = self.ways(owner)?;
+        ways.retain(|(way, standing)| standing.counts() || which == Some(way));
+        let used = || ways.iter().find(|(way, _)| Some(way.file()) == owner.came_by()).or(ways.first());
+        let (which, standing) = match which {
+            Some(which) => ways.iter().find(|(way, _)| way == which),
+            None => used(),
+        }
+        .ok_or_else(|| Error::missing("the vault has no way in"))?;
+        if !standing.counts() {
+            return Err(Error::conflict(format!("{} does not open all that is sealed now", which.path()))
+                .hint("coffre key list says why; add it anew, or print another one"));
+        }
         let mut text = format!(
-            "COFFRE RECOVERY KIT\n\n\
-             vault   {}\n\
-             place   {place}\n\
-             owner   {}\n\n\
-             This vault opens with any one of:\n",
+            "COFFRE RECOVERY KIT\n\nvault   {}\nplace   {}\nowner   {}\n\nThis vault opens with any one of:\n",
             self.config.id,
+            self.store.describe(),
             owner.sign.public()
         );
-        for way in &ways {
-            let what = self.card(owner, way).map_or_else(|_| way.kind.clone(), |card| card.what);
-            text.push_str(&format!("  {}. {what}   ({})\n", way.number, way.path()));
+        for (way, standing) in ways.iter().take(LISTED_MAX) {
+            let what = standing.card().map_or_else(|| way.kind.clone(), |card| shortened(&card.what));
+            text.push_str(&format!("  {}. {what}\n", way.number));
         }
-        text.push_str(
-            "\nKeep, apart from this machine and apart from the vault:\n  \
-             - the passphrase, or the private key file, of at least one way above;\n  \
-             - this page;\n  \
-             - a second copy of the vault itself (any plain copy of the directory is complete).\n\
-             Without a way in, nobody can read the vault, and nobody can help.\n\n\
-             To restore with coffre:\n  \
-             coffre --vault PLACE mount DIR      then copy out of DIR/latest\n\
-             If keys/ is gone from the vault, put this page into a file KIT first:\n  \
-             coffre --vault PLACE key restore KIT\n\n\
-             To restore without coffre (Debian: apt-get install age zstd python3):\n  cd PLACE\n",
-        );
+        if ways.len() > LISTED_MAX {
+            text.push_str(&format!("  and {} more: coffre key list\n", ways.len() - LISTED_MAX));
+        }
         let unlock = match which.kind == "passphrase" {
-            true => format!("age -d {} > /dev/shm/id      # asks for the passphrase", which.path()),
-            false => format!("age -d -i YOUR-KEY-FILE {} > /dev/shm/id", which.path()),
+            true => format!("age -d {}", which.path()),
+            false => format!("age -d -i YOUR-KEY-FILE {}", which.path()),
         };
-        text.push_str(&format!("  {unlock}\n  python3 RESTORE.py /dev/shm/id DEST\n  rm /dev/shm/id\n"));
-        text.push_str(&format!("If keys/ is gone, the file is this (from BEGIN to END); it needs the key of way {}:\n\n", which.number));
+        text.push_str(&PAGE.replace("UNLOCK", &unlock).replace("NUMBER", &which.number.to_string()));
         let mut block = |file: &str| -> Result<()> {
             let bytes = either_copy(&*self.store, file, |bytes| Ok(bytes.to_vec()))?;
-            text.push_str(&format!("keys/{file}\n{}", armor(&bytes)));
+            text.push_str(&format!("\nkeys/{file}\n{}", armor(&bytes)));
             Ok(())
         };
         block(which.file())?;
-        // A way that is older than the newest epoch gets the keys from there: age -d -i id.
-        if owner.epoch() > 1 {
+        // A way that is older than the newest epoch gets the keys from there.
+        if !standing.card().is_some_and(|card| card.holds_epoch(owner.epoch())) {
             match block(&epoch_file(owner.epoch())) {
                 Err(e) if e.kind() == ErrorKind::Missing => (),
                 other => other?,
@@ -72,15 +96,28 @@ impl Vault {
         Ok(text)
     }
 
-    /// Puts the key files of a kit back into the vault, once something opens them, and returns their names.
+    /// Puts the key files of a kit back into the vault, once something opens all of them, and returns their names.
     ///
     /// # Errors
-    /// `Conflict` if the kit is of another vault; `WrongKey` if nothing that was brought opens its way in.
+    /// `Conflict` if the kit is of another vault, or of a way that was removed; `WrongKey` if nothing that was brought opens its way in;
+    /// `Corrupt` if a block holds a typing error.
     pub fn restore_kit(&self, kit: &str, unlocking: &Unlocking) -> Result<Vec<String>> {
-        let files = self.files_of(kit)?;
+        let mut files = self.files_of(kit)?;
         let ways: Vec<(String, Vec<u8>)> = files.iter().filter(|(name, _)| WayFile::parse(name).is_some()).cloned().collect();
         // Only what opens is worth keeping: a typing error would stay for ever.
-        unlocking.open_files(&ways, self.config.id, &self.store.describe())?;
+        let keys = unlocking.open_files(&ways, self.config.id, &self.store.describe(), &|keys, _| Ok((keys, true)))?;
+        self.check_not_removed(&keys)?;
+        // A way that is as new as an epoch has its keys, and nobody here can tell whether the block is right.
+        files.retain(|(name, _)| number_of_epoch(name).is_none_or(|number| number > keys.epoch()));
+        for (name, bytes) in &files {
+            if let (Some(number), Some(way)) = (number_of_epoch(name), keys.way()) {
+                epoch_in(bytes, &keys, way, number).map_err(|e| {
+                    Error::corrupt(format!("the block keys/{name} of the kit does not open by the way in that is above it"))
+                        .because(e.chain())
+                        .hint("look for a typing error in it; nothing was written")
+                })?;
+            }
+        }
         let mut restored = Vec::new();
         for (name, bytes) in &files {
             if put_back(&*self.store, name, bytes)? {
@@ -88,6 +125,19 @@ impl Vault {
             }
         }
         Ok(restored)
+    }
+
+    /// Fails if an owner removed the way by which `keys` were had, unless it is the only one left.
+    fn check_not_removed(&self, keys: &OwnerKeys) -> Result<()> {
+        let removed = removed::list(&*self.store, &keys.sign.public(), self.config.id)?;
+        let others = || way_files(&*self.store).map(|ways| ways.iter().any(|way| !removed.contains(&way.path())));
+        match keys.came_by().filter(|file| removed.contains(&format!("keys/{file}"))) {
+            Some(file) if others()? => {
+                Err(Error::conflict(format!("keys/{file} was removed from this vault by an owner, and other ways in are there"))
+                    .hint("use one of them: coffre key list; coffre key kit prints a new kit"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn files_of(&self, kit: &str) -> Result<Vec<(String, Vec<u8>)>> {
@@ -99,7 +149,7 @@ impl Vault {
             }
             _ => (),
         }
-        let is_ours = |name: &str| WayFile::parse(name).is_some() || name.strip_prefix("epoch-").is_some_and(|n| n.ends_with(".age"));
+        let is_ours = |name: &str| WayFile::parse(name).is_some() || number_of_epoch(name).is_some();
         let files: Vec<(String, Vec<u8>)> = dearmor(kit)?
             .into_iter()
             .filter_map(|(before, bytes)| Some((before.strip_prefix("keys/").filter(|name| is_ours(name))?.to_owned(), bytes)))

@@ -1,7 +1,9 @@
 //! An opened vault: the only handle that operations get.
 
+mod admit;
 mod ahead;
 mod callbacks;
+mod cards;
 mod chain;
 mod changes;
 mod copies;
@@ -10,6 +12,7 @@ mod dirs;
 mod enrol;
 mod epochs;
 mod finding;
+mod foreign;
 mod history;
 mod index;
 mod journal;
@@ -29,37 +32,40 @@ mod sign;
 mod signed;
 mod signers;
 mod snapshots;
+mod ssh;
 mod state;
 mod ways;
 mod write;
 
 pub use callbacks::{Ask, Callbacks};
+pub use cards::{Card, Standing};
 pub use chain::{Chain, Committed, There, check_receipt, may_seal};
 pub use changes::{Differing, Go, Kind, Pair, Side, each_change, kinds, walk_changes};
 pub use copies::{Checked, KnownCopy};
-pub use create::{Created, create, create_with};
+pub use create::{Created, Promise, create, create_with};
 pub use dirs::{Dir, Dirs, Held, Spot, parts_of};
 pub use enrol::{Domain, NewSealer, Token};
 pub use epochs::Rotation;
 pub use finding::{Finding, Trouble, settle};
+pub use foreign::key_findings;
 pub use history::{Past, Timeline, Version, has_acl, is_same};
 pub use index::{Index, Located, read_segment};
-pub use journal::{Condemnation, Deletion, Forgotten, Journal, signed_records};
+pub use journal::{Condemnation, Deletion, Forgotten, Journal, is_record, signed_records};
 pub use keys::{OwnerKeys, SealerKeys};
 pub use kit::KIT_LEN_MAX;
 pub use links::{Expected, Links, expected, links, not_offered, remembered, set_aside};
 pub use owners::Unlocking;
 pub use read::{FileReader, Reader, resolve_path};
-pub use recipients::Way;
+pub use recipients::{Way, shortened};
 pub use removed::list as removed_keys;
 pub use second::read_either;
 pub use select::{Selector, nearest, select};
-pub use sidecars::{Mended, SIDECAR_LEN_MAX, is_damage, make_sidecar, mend, mend_from};
+pub use sidecars::{Mended, SIDECAR_LEN_MAX, is_damage, is_whole_sidecar, make_sidecar, mend, mend_from};
 pub use sign::{is_as_made, public_key};
 pub use signers::SignerList;
 pub use snapshots::{Snapshot, from_manifest, judge_snapshot, load_snapshot, sort};
 pub use state::StateDir;
-pub use ways::{Card, WayFile, find_way, way_files};
+pub use ways::{WayFile, find_way, way_files};
 pub use write::{CommitFacts, Honour, Honoured, NewSnapshot, Writer};
 
 use std::sync::Arc;
@@ -96,6 +102,7 @@ impl Vault {
             );
         }
         let config = Config::decode(&store::get_all(&*store, &key, PUBLIC_LEN_MAX)?)?;
+        store.hold(config.lock_days);
         Ok(Self { store, config })
     }
 

@@ -2,19 +2,23 @@
 
 use std::{collections::BTreeSet, io::BufReader, sync::Arc};
 
-use age_core::format::{FileKey, Stanza};
 use zeroize::Zeroizing;
 
 use crate::{
     error::{Error, ErrorKind, Result},
     format::VaultId,
-    pack::{self, Unwrap},
+    pack::{self, Unwrap, plainly},
     store::{self, Key, Store},
+    sys,
     vault::{
         callbacks::{Ask, Callbacks},
         epochs,
         keys::OwnerKeys,
         recipients::{SCRYPT_LOG_N_MAX, missing_plugin, passphrase_identity, scrypt_log_n},
+        removed,
+        signers::SignerList,
+        ssh::{self, SshKey},
+        ways::{WayFile, key_names},
     },
 };
 
@@ -29,35 +33,13 @@ pub struct Unlocking {
     expected_owner: Option<String>,
 }
 
+/// Says whether keys are to be taken at once; it is told whether there are others to try.
+pub(super) type Judge<'a> = &'a dyn Fn(OwnerKeys, bool) -> Result<(OwnerKeys, bool)>;
+
 /// Most key files that are tried; a vault has as many as it has ways in.
 const FILES_MAX: usize = 256;
 /// Most work that all passphrase files together may ask for: 4 times as much as one may.
 const SCRYPT_WORK_MAX: u64 = 4 << SCRYPT_LOG_N_MAX;
-
-/// The crate's SSH identity with callbacks does not say that it is `Send`; what it holds is, but the type is hidden.
-struct SshIdentity(String, Callbacks);
-
-impl SshIdentity {
-    fn unwrap(&self, stanzas: &[Stanza]) -> Option<std::result::Result<FileKey, age::DecryptError>> {
-        let identity = age::ssh::Identity::from_buffer(self.0.as_bytes(), None).ok()?.with_callbacks(self.1.clone());
-        age::Identity::unwrap_stanzas(&identity, stanzas)
-    }
-}
-
-impl age::Identity for SshIdentity {
-    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<std::result::Result<FileKey, age::DecryptError>> {
-        self.unwrap(std::slice::from_ref(stanza))
-    }
-    fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<std::result::Result<FileKey, age::DecryptError>> {
-        self.unwrap(stanzas)
-    }
-}
-
-impl Drop for SshIdentity {
-    fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.0);
-    }
-}
 
 impl Unlocking {
     /// Brings nothing, but may ask.
@@ -77,24 +59,27 @@ impl Unlocking {
         self
     }
 
-    /// Brings the text of an identity file: age identities, or an SSH private key.
+    /// Brings the text of an identity file: age identities, or an SSH private key. What reading it leaves in memory is wiped.
     pub fn add_identity_file(&mut self, name: &str, text: &str) -> Result<()> {
+        sys::wiping(|| self.read_identity_file(name, text))
+    }
+
+    fn read_identity_file(&mut self, name: &str, text: &str) -> Result<()> {
         let wrong = |why: String| {
             Error::usage(format!("{name} is no identity file{why}"))
                 .hint("give an age identity file (AGE-SECRET-KEY-1…) or an SSH private key (ed25519 or RSA)")
         };
         let callbacks = self.callbacks.clone();
         if text.contains("PRIVATE KEY-----") {
-            match age::ssh::Identity::from_buffer(text.as_bytes(), None).map_err(|e| wrong(format!(": {e}")))? {
-                age::ssh::Identity::Unsupported(_) => return Err(wrong(": this kind of SSH key cannot decrypt".to_owned())),
-                _ => self.identities.push(Box::new(SshIdentity(text.to_owned(), callbacks))),
-            }
+            let key: SshKey = ssh::read(name, text, callbacks)?;
+            self.identities.push(Box::new(key));
             return Ok(());
         }
-        let file = age::IdentityFile::from_buffer(BufReader::new(text.as_bytes())).map_err(|e| wrong(format!(": {e}")))?;
+        // What the crate says of a line that it does not understand holds the line.
+        let file = age::IdentityFile::from_buffer(BufReader::new(text.as_bytes())).map_err(|_| wrong(String::new()))?;
         let identities = file.with_callbacks(callbacks).into_identities().map_err(|e| match e {
             age::DecryptError::PluginResolve(e) => missing_plugin(&plugin_of(text), &e),
-            e => wrong(format!(": {e}")),
+            e => wrong(format!(": {}", plainly(&e))),
         })?;
         if identities.is_empty() {
             return Err(wrong(": it holds no identity".to_owned()));
@@ -113,21 +98,40 @@ impl Unlocking {
     /// # Errors
     /// `WrongKey` if nothing fits; `Missing` if the vault holds no owner files; `Corrupt` if those that fit are damaged.
     pub fn open(&self, store: &dyn Store, vault: VaultId) -> Result<OwnerKeys> {
-        let files = owner_files(store)?;
+        let names = key_names(store)?;
+        let files = owner_files(store, &names);
         if files.is_empty() {
             return Err(Error::missing(format!("no keys/owner-*.age in {}", store.describe()))
                 .hint("bring keys/ back from another copy of this vault, or a way in from the recovery kit: coffre key restore KIT"));
         }
-        let keys = self.open_files(&files, vault, &store.describe())?;
-        epochs::follow(store, keys)
+        let judge = |keys: OwnerKeys, others: bool| self.judge(store, &names, keys, others);
+        let keys = sys::wiping(|| self.open_files(&files, vault, &store.describe(), &judge))?;
+        epochs::follow(store, &names, keys)
     }
 
-    /// Opens the first of `files`, names with contents, that something fits.
-    pub fn open_files(&self, files: &[(String, Vec<u8>)], vault: VaultId, place: &str) -> Result<OwnerKeys> {
-        let mut damaged = None;
-        let mut try_files = |scrypt: bool, identities: &[Unwrap]| {
+    /// Whether keys are to be taken at once, or only if nothing better opens; there are `others` to try.
+    ///
+    /// Whoever knows somebody's public key can make keys of his own that it opens, and put them into a vault.
+    fn judge(&self, store: &dyn Store, names: &[String], keys: OwnerKeys, others: bool) -> Result<(OwnerKeys, bool)> {
+        let owner = keys.sign.public();
+        let path = keys.came_by().map(|file| format!("keys/{file}")).unwrap_or_default();
+        if removed::is_any(names) && removed::list(store, &owner, keys.vault())?.contains(&path) {
+            return Ok((keys.that_were_removed(true), false));
+        }
+        let vouched = || SignerList::load(store, Some(&owner)).is_ok();
+        let take = self.expected_owner.is_some() || !others || vouched();
+        Ok((keys, take))
+    }
+
+    /// Opens one of `files`, names with contents, that something fits: the first that `judge` takes at once, or else the first.
+    pub(super) fn open_files(&self, files: &[(String, Vec<u8>)], vault: VaultId, place: &str, judge: Judge) -> Result<OwnerKeys> {
+        let (mut damaged, mut second_best) = (None, None);
+        let mut try_files = |scrypt: bool, identities: &[Unwrap]| -> Result<Option<OwnerKeys>> {
             let mut work_left = SCRYPT_WORK_MAX;
-            for (name, bytes) in files.iter().filter(|(_, bytes)| scrypt_log_n(bytes).is_some() == scrypt) {
+            let mut files: Vec<&(String, Vec<u8>)> = files.iter().filter(|(_, bytes)| scrypt_log_n(bytes).is_some() == scrypt).collect();
+            // The cheap ones first: a dear one may be there to keep us from the others. Otherwise their order stays.
+            files.sort_by_key(|(_, bytes)| scrypt_log_n(bytes));
+            for (at, (name, bytes)) in files.iter().enumerate() {
                 if let Some(log_n) = scrypt_log_n(bytes) {
                     let work = 1u64.checked_shl(u32::from(log_n)).unwrap_or(u64::MAX);
                     if log_n > SCRYPT_LOG_N_MAX || work > work_left {
@@ -140,16 +144,25 @@ impl Unlocking {
                     work_left -= work;
                 }
                 match self.open_file(identities, name, bytes, vault) {
-                    Ok(keys) => return Some(keys),
+                    Ok(keys) => match judge(keys, at + 1 < files.len())? {
+                        (keys, true) => return Ok(Some(keys)),
+                        (keys, false) => second_best = second_best.take().or(Some(keys)),
+                    },
                     Err(e) if e.kind() == ErrorKind::WrongKey => (),
                     Err(e) => damaged = Some(e),
                 }
+                if let Some(e) = self.callbacks.trouble() {
+                    match e.kind() {
+                        ErrorKind::Cancelled => return Err(e),
+                        _ => damaged = Some(e),
+                    }
+                }
             }
-            None
+            Ok(None)
         };
         let identities: Vec<Unwrap> = self.identities.iter().map(|i| &**i as Unwrap).collect();
         if !identities.is_empty()
-            && let Some(keys) = try_files(false, &identities)
+            && let Some(keys) = try_files(false, &identities)?
         {
             return Ok(keys);
         }
@@ -164,14 +177,15 @@ impl Unlocking {
             _ => None,
         };
         if let Some(secret) = passphrase.filter(|_| has_passphrase)
-            && let Some(keys) = try_files(true, &[&passphrase_identity(secret)])
+            && let Some(keys) = try_files(true, &[&passphrase_identity(secret)])?
         {
             return Ok(keys);
         }
-        if let Some(e) = damaged {
-            return Err(e);
+        match (second_best, damaged) {
+            (Some(keys), _) => Ok(keys),
+            (None, Some(e)) => Err(e),
+            (None, None) => Err(self.refused(files, passphrase.is_some(), has_passphrase)),
         }
-        Err(self.refused(files, passphrase.is_some(), has_passphrase))
     }
 
     fn open_file(&self, identities: &[Unwrap], name: &str, bytes: &[u8], vault: VaultId) -> Result<OwnerKeys> {
@@ -189,10 +203,6 @@ impl Unlocking {
     fn refused(&self, files: &[(String, Vec<u8>)], tried_passphrase: bool, has_passphrase: bool) -> Error {
         let ways: BTreeSet<&str> = files.iter().filter_map(|(name, _)| name.strip_suffix(".age")?.rsplit('-').next()).collect();
         let ways: Vec<&str> = ways.into_iter().collect();
-        if self.callbacks.asked_in_vain() {
-            return Error::wrong_key("a key that was given is itself protected by a passphrase, and nobody is here to ask for it")
-                .hint("--passphrase-file FILE or --passphrase-command CMD gives it");
-        }
         let what = match (tried_passphrase, self.identities.is_empty()) {
             (true, true) if has_passphrase => "this passphrase does not open the vault",
             (false, false) => "none of the identities given opens the vault",
@@ -205,25 +215,19 @@ impl Unlocking {
 
 /// The plugin that an identity file wants: `AGE-PLUGIN-NAME-1…`. The rest of the line is a secret.
 fn plugin_of(text: &str) -> String {
-    let name = text.lines().find_map(|l| l.strip_prefix("AGE-PLUGIN-")?.split("-1").next());
+    let name = text.lines().find_map(|l| l.trim().strip_prefix("AGE-PLUGIN-")?.split("-1").next());
     name.unwrap_or("unknown").to_lowercase()
 }
 
-/// The owner files, newest first, each with its bytes. A file that is missing or unreadable is taken from its second copy.
-fn owner_files(store: &dyn Store) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut names: Vec<String> = Vec::new();
-    for folder in ["keys", "parity/keys"] {
-        for (key, _) in store::list_all(store, folder)? {
-            let name = key.file_name();
-            if name.starts_with("owner-") && name.ends_with(".age") && !names.iter().any(|n| n == name) {
-                names.push(name.to_owned());
-            }
-        }
-    }
-    names.sort_unstable_by(|a, b| b.cmp(a));
-    names.truncate(FILES_MAX);
+/// The owner files, each with its bytes: those that have a card first, then those that were there first. A file that is missing or unreadable
+/// is taken from its second copy.
+fn owner_files(store: &dyn Store, names: &[String]) -> Vec<(String, Vec<u8>)> {
+    let mut ways: Vec<WayFile> = names.iter().filter_map(|name| WayFile::parse(name)).collect();
+    // Others may have been put there by somebody, and as many as to hide these.
+    ways.sort_by_key(|way| (names.binary_search(&way.card()).is_err(), way.number));
+    ways.truncate(FILES_MAX);
     let mut files = Vec::new();
-    for name in names {
+    for name in ways.iter().map(|way| way.file().to_owned()) {
         let read = |folder: &str| store::get_all(store, &Key::fixed(format!("{folder}/{name}")), KEY_FILE_LEN_MAX);
         let (first, second) = (read("keys"), read("parity/keys"));
         // Both copies are tried: a damaged one simply does not open.
@@ -236,5 +240,5 @@ fn owner_files(store: &dyn Store) -> Result<Vec<(String, Vec<u8>)>> {
             files.push((name, bytes));
         }
     }
-    Ok(files)
+    files
 }

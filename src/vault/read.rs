@@ -16,11 +16,11 @@ use crate::{
         PackKind,
     },
     pack::{Bounded, Frame, FrameKey, PackReader, Remembered, Unwrap},
-    store::{self, Key, Store},
+    store::{Key, Store},
     vault::{
         Finding, Located, OwnerKeys, Snapshot, Vault,
         ahead::Ahead,
-        index::{Index, read_segment},
+        index::{Index, all_segments, read_segment},
         mender::{Mender, Patched},
         sidecars::is_damage,
     },
@@ -75,9 +75,10 @@ impl Reader {
         self.index.write().expect("nobody panics while holding the index").add_segments(&*self.vault.store, &identities)
     }
 
-    /// Takes up index segments that only other copies of the vault have.
+    /// Takes up index segments of which only the second copy is left, or that only other copies of the vault have.
     fn refresh_elsewhere(&self) -> Result<()> {
         let identities = Remembered::new(self.owner.meta_identities(), &self.owner.headers);
+        self.index.write().expect("nobody panics while holding the index").add_copied_segments(&*self.vault.store, &identities)?;
         for other in self.vault.store.others() {
             let mut index = self.index.write().expect("nobody panics while holding the index");
             // A copy that does not answer is no help, and no failure.
@@ -104,9 +105,7 @@ impl Reader {
         let store = &*self.vault.store;
         match self.packs.frame_into(store, &at.pack, &at.frame, raw) {
             // Rare enough to be read into a buffer of its own.
-            Err(e) if is_damage(&e) && !store.others().is_empty() => {
-                *raw = self.with_pack(&at.pack, |store| self.packs.frame(store, &at.pack, &at.frame))?
-            }
+            Err(e) if is_damage(&e) => *raw = self.with_pack(&at.pack, |store| self.packs.frame(store, &at.pack, &at.frame))?,
             other => other?,
         }
         Ok(self.with_index(|index| index.lens(at)))
@@ -160,7 +159,7 @@ impl Reader {
     pub fn ids_of(&self, pack: &Digest) -> Result<Vec<ChunkId>> {
         let identities = meta(&self.owner);
         let mut ids = Vec::new();
-        for (key, _) in store::list_all(&*self.vault.store, "index")? {
+        for key in all_segments(&*self.vault.store)? {
             // A segment that cannot be read is a finding of its own.
             if let Ok(segment) = read_segment(&*self.vault.store, &key, &identities) {
                 let packs = segment.packs.iter().filter(|p| p.digest == *pack);
@@ -189,10 +188,8 @@ impl Reader {
                 match attempt() {
                     Err(e) if is_lost(&e) && !self.trailers_read.swap(true, Ordering::SeqCst) => {
                         self.refresh_elsewhere()?;
-                        self.index
-                            .write()
-                            .expect("nobody panics while holding the index")
-                            .add_from_trailers(&*self.vault.store, &self.packs)?;
+                        let read = |pack: &Digest| self.pack_index(pack).map(|(_, index)| index);
+                        self.index.write().expect("nobody panics while holding the index").add_from_trailers(&*self.vault.store, read)?;
                         attempt()
                     }
                     other => other,
@@ -264,7 +261,7 @@ impl Reader {
 
     /// Returns a frame of a pack as it was compressed, past cache and index.
     pub fn compressed_frame(&self, pack: &Digest, at: &FrameEntry) -> Result<Vec<u8>> {
-        self.packs.compressed(&*self.vault.store, pack, at)
+        self.with_pack(pack, |store| self.packs.compressed(store, pack, at))
     }
 
     /// Decodes a frame into the cache, if the pack has one of that number.

@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::{Error, Result},
-    pack,
-    vault::callbacks::Callbacks,
+    pack::{self, plainly},
+    vault::{callbacks::Callbacks, ssh},
 };
 
 /// Most work that a passphrase's file may ask of who opens it: scrypt with N = 2^20 takes 2 s and 1 GiB here.
@@ -31,15 +31,16 @@ pub enum Way {
 }
 
 impl Way {
-    /// Reads `age1…`, `age1PLUGIN1…`, `ssh-ed25519 …` or `ssh-rsa …`.
+    /// Reads `age1…`, `age1PLUGIN1…`, `ssh-ed25519 …` or `ssh-rsa …`. No error repeats the text: it may be a secret in the wrong place.
     pub fn parse(text: &str) -> Result<Self> {
         let text = text.trim();
-        if text.starts_with("AGE-SECRET-KEY-") || text.starts_with("AGE-PLUGIN-") || text.contains("PRIVATE KEY") {
+        let small = text.to_ascii_lowercase();
+        if ["age-secret-key-", "age-plugin-", "private key"].iter().any(|start| small.contains(start)) {
             return Err(Error::usage("that is a private key; a recipient is public")
                 .hint("age-keygen -y FILE prints the public key of an identity file; an SSH key has its own in FILE.pub"));
         }
-        let wrong = |why: String| {
-            Error::usage(format!("`{text}` is no public key that coffre knows{why}"))
+        let wrong = |why: &str| {
+            Error::usage(format!("what was given is no public key that coffre knows{why}"))
                 .hint("give an age1… key or an ssh-ed25519 or ssh-rsa public key line; private keys stay with you")
         };
         if text.starts_with("age1") {
@@ -47,13 +48,19 @@ impl Way {
             return match (native, age::plugin::Recipient::from_str(text)) {
                 (Ok(key), _) => Ok(Way::Age(key)),
                 (Err(_), Ok(key)) => Ok(Way::Plugin(key, Callbacks::default())),
-                (Err(e), Err(_)) => Err(wrong(format!(": {e}"))),
+                (Err(_), Err(_)) => Err(wrong(": it begins like an age key, and is not whole, or has a typing error")),
             };
         }
+        let kind = text.split_whitespace().next().unwrap_or_default();
         match age::ssh::Recipient::from_str(text) {
             Ok(key) => Ok(Way::Ssh(Box::new(key), text.to_owned())),
-            Err(e) if text.starts_with("ssh-") => Err(wrong(format!(": {e:?}"))),
-            Err(_) => Err(wrong(String::new())),
+            Err(age::ssh::ParseRecipientKeyError::RsaModulusTooSmall) => Err(wrong(": an RSA key of less than 2048 bits is not safe")),
+            Err(age::ssh::ParseRecipientKeyError::RsaModulusTooLarge) => Err(wrong(": it is an RSA key of more than 4096 bits")),
+            Err(_) if ["ssh-ed25519", "ssh-rsa"].contains(&kind) => Err(wrong(": it begins like an SSH key, and is not whole")),
+            Err(_) if kind.starts_with("ssh-") || kind.starts_with("ecdsa-sha2-") || kind.starts_with("sk-") => {
+                Err(ssh::cannot_decrypt("the public key that was given", kind))
+            }
+            Err(_) => Err(wrong("")),
         }
     }
 
@@ -102,10 +109,31 @@ impl Way {
     }
 }
 
+/// A public key for people: whole if it is not long; else its kind, its last characters, and its comment, without what would steer a terminal.
+pub fn shortened(what: &str) -> String {
+    let plain: String = what.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let mut words = plain.splitn(3, ' ');
+    match (words.next(), words.next(), words.next()) {
+        (Some(kind), Some(key), comment) if plain.chars().count() > SHOWN_WHOLE_MAX && kind.starts_with("ssh-") => {
+            let end: String = key.chars().skip(key.chars().count().saturating_sub(KEY_END_LEN)).collect();
+            let comment: String = comment.unwrap_or_default().chars().take(COMMENT_SHOWN_MAX).collect();
+            format!("{kind} …{end} {comment}").trim_end().to_owned()
+        }
+        _ => plain,
+    }
+}
+
+/// Longest public key shown whole: an age key is shorter, an SSH key longer.
+const SHOWN_WHOLE_MAX: usize = 64;
+/// Characters from the end of a longer one, which differ from key to key.
+const KEY_END_LEN: usize = 12;
+/// Most characters shown of the comment of an SSH key.
+const COMMENT_SHOWN_MAX: usize = 24;
+
 /// The error of a plugin that is not there.
 pub(super) fn missing_plugin(name: &str, e: &dyn std::fmt::Display) -> Error {
     Error::unsupported(format!("the age plugin {name} cannot be used"))
-        .because(e.to_string())
+        .because(plainly(e))
         .hint(format!("install age-plugin-{name} where this machine finds programs (PATH)"))
 }
 
@@ -149,8 +177,32 @@ mod tests {
             assert!(Way::parse(wrong).is_err(), "{wrong}");
         }
         let secret = "AGE-SECRET-KEY-1QQQQ";
-        let error = Way::parse(secret).err().unwrap();
-        assert!(!error.chain().contains(secret) && !error.hint_text().unwrap().contains(secret));
+        let small = secret.to_lowercase();
+        for given in [
+            secret.to_owned(),
+            format!("# created\n{secret}"),
+            format!("owner={secret}"),
+            small.clone(),
+            format!("age1{secret}"),
+            "hunter2".to_owned(),
+        ] {
+            let error = Way::parse(&given).err().unwrap();
+            let said = format!("{} {}", error.chain(), error.hint_text().unwrap());
+            assert!(![secret, &small, "hunter2"].iter().any(|s| said.contains(*s)), "{said}");
+        }
+        for (key, why) in
+            [("ecdsa-sha2-nistp256 AAAA x", "ECDSA"), ("sk-ssh-ed25519@openssh.com AAAA", "security key"), ("ssh-rsa AAAA", "not whole")]
+        {
+            let said = Way::parse(key).err().unwrap().chain();
+            assert!(said.contains(why) && !said.contains("Invalid("), "{said}");
+        }
+    }
+
+    #[test]
+    fn long_keys_are_shown_short_and_steer_no_terminal() {
+        let age = age::x25519::Identity::generate().to_public().to_string();
+        assert_eq!(shortened(&age), age);
+        assert_eq!(shortened(&format!("ssh-rsa {}bcdefghijklm me\u{1b}[2Jdesk", "A".repeat(500))), "ssh-rsa …bcdefghijklm me?[2Jdesk");
     }
 
     #[test]

@@ -24,8 +24,23 @@ fn place(number: u32) -> Key {
     Key::fixed(format!("keys/{PREFIX}{number:04}"))
 }
 
-/// Stores that `paths` are removed. The signature goes last: without it nothing is said.
-pub(super) fn put(store: &dyn Store, owner: &OwnerKeys, paths: &[String]) -> Result<()> {
+fn signature_of(place: &Key) -> Key {
+    Key::fixed(format!("{place}.sig"))
+}
+
+/// Takes back what `put` stored, while nothing has been done about it.
+pub(super) fn take_back(store: &dyn Store, place: &Key) -> Result<()> {
+    store.delete(&signature_of(place))?;
+    store.delete(place)
+}
+
+/// Whether these names of key files tell that anything was removed.
+pub(super) fn is_any(names: &[String]) -> bool {
+    names.iter().any(|name| name.starts_with(PREFIX))
+}
+
+/// Stores that `paths` are removed, and returns where that is said. The signature goes last: without it nothing is said.
+pub(super) fn put(store: &dyn Store, owner: &OwnerKeys, paths: &[String]) -> Result<Key> {
     let text = format!("coffre-removed 1\nvault {}\n{}\n", owner.vault(), paths.join("\n"));
     let signature = owner.sign.sign(sign::REMOVED, text.as_bytes())?;
     let first = numbers(store)?.into_iter().max().unwrap_or(0) + 1;
@@ -34,7 +49,7 @@ pub(super) fn put(store: &dyn Store, owner: &OwnerKeys, paths: &[String]) -> Res
             Err(e) if e.kind() == ErrorKind::Conflict => continue,
             other => other?,
         }
-        return store.put(&Key::fixed(format!("{}.sig", place(number))), &signature);
+        return store.put(&signature_of(&place(number)), &signature).map(|()| place(number));
     }
     Err(Error::conflict("other owners change the keys at the same moment, again and again").hint("try again"))
 }
@@ -45,7 +60,7 @@ pub fn list(store: &dyn Store, owner: &str, vault: VaultId) -> Result<BTreeSet<S
     let mut paths = BTreeSet::new();
     for number in numbers(store)? {
         let read = |key: Key| store::get_all(store, &key, PUBLIC_LEN_MAX);
-        let (Ok(text), Ok(signature)) = (read(place(number)), read(Key::fixed(format!("{}.sig", place(number))))) else { continue };
+        let (Ok(text), Ok(signature)) = (read(place(number)), read(signature_of(&place(number)))) else { continue };
         if sign::is_signed(owner, sign::REMOVED, &text, &signature)
             && let Some(rest) = std::str::from_utf8(&text).ok().and_then(|text| text.strip_prefix(&head))
         {

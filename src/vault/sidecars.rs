@@ -69,6 +69,39 @@ pub fn mend_from(store: &dyn Store, key: &Key, left: &Key, wanted: &Digest) -> R
     }
 }
 
+/// Whether the sidecar of the pack at `key` is whole and this pack's: swapped with another's it would be no use. Of a pack that is damaged
+/// itself in the places looked at, a whole one is believed.
+///
+/// Cost: the sidecar, held in memory, and 16 KiB of the pack.
+pub fn is_whole_sidecar(store: &dyn Store, key: &Key) -> Result<bool> {
+    let Some(beside) = key.sidecar() else { return Ok(false) };
+    let bytes = store::get_all(store, &beside, SIDECAR_LEN_MAX)?;
+    let Some(sidecar) = Sidecar::decode(&bytes).ok().filter(|sidecar| sidecar.is_whole) else { return Ok(false) };
+    let shards = sidecar.shape.data();
+    for n in [0, shards / 2, shards - 1] {
+        let at = u64::from(n) * SHARD_LEN as u64;
+        let mut shard = vec![0; SHARD_LEN];
+        let len = usize::try_from(sidecar.shape.object_len - at).unwrap_or(SHARD_LEN).min(SHARD_LEN);
+        if store.get(key, at, &mut shard[..len]).is_ok() && sidecar.is_shard(n, &shard) {
+            return Ok(true);
+        }
+    }
+    let is_sound = hash_of(store, key).is_ok_and(|now| Some(now) == key.digest());
+    Ok(!is_sound)
+}
+
+fn hash_of(store: &dyn Store, key: &Key) -> Result<Digest> {
+    let len = store.stat(key)?.unwrap_or(0);
+    let (mut hash, mut buf, mut at) = (Digester::default(), vec![0; STEP], 0);
+    while at < len {
+        let piece = &mut buf[..STEP.min(usize::try_from(len - at).unwrap_or(STEP))];
+        store.get(key, at, piece)?;
+        hash.update(piece);
+        at += piece.len() as u64;
+    }
+    Ok(hash.finish())
+}
+
 /// Reads as much of `len` bytes as can be read; the rest is zeros. Says which shards are not worth a look.
 fn read_what_is_left(store: &dyn Store, key: &Key, len: u64) -> Result<(Vec<u8>, Vec<bool>)> {
     let len = usize::try_from(len).map_err(|_| Error::corrupt(format!("{key} is impossibly long")))?;
@@ -90,7 +123,8 @@ fn read_what_is_left(store: &dyn Store, key: &Key, len: u64) -> Result<(Vec<u8>,
     Ok((object, lost))
 }
 
-/// Whether an error is one that mending may help with.
+/// Whether an error is one that mending may help with. A flipped bit in a header looks like another key, or another version.
 pub fn is_damage(e: &Error) -> bool {
-    matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unavailable)
+    use ErrorKind::{Corrupt, Missing, Unavailable, Unsupported, WrongKey};
+    matches!(e.kind(), Corrupt | Missing | Unavailable | Unsupported | WrongKey)
 }

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{Digest, Manifest, SnapshotId, SnapshotKey, digest},
-    pack::{self, Remembered, Unwrap},
+    pack::{self, Remembered},
     store::Key,
     sys,
     vault::{Chain, Committed, Finding, Journal, SignerList, Trouble, Vault, keys::OwnerKeys, not_offered, second::read_either},
 };
 
-/// Threads that read manifests.
-const THREADS_MAX: usize = 4;
+/// Threads that read manifests: of a vault on a server each waits for an answer most of the time.
+const THREADS_MAX: usize = 16;
 /// Longest receipt or manifest file accepted, in bytes.
 pub(super) const OBJECT_LEN_MAX: usize = 64 << 20;
 
@@ -118,8 +118,7 @@ fn read_manifest(vault: &Vault, owner: &OwnerKeys, committed: &Committed) -> Res
         true => Ok(bytes),
         false => Err(Error::corrupt(format!("{path} is not what its receipt says"))),
     })?;
-    let identities = Remembered::new(owner.meta_identities(), &owner.headers);
-    let compressed = pack::open_whole(&[&identities as Unwrap], &bytes, path.as_str())?;
+    let compressed = Remembered::new(owner.meta_identities(), &owner.headers).whole(&bytes, path.as_str())?;
     let mut cbor = Vec::new();
     pack::decompress(&compressed, OBJECT_LEN_MAX, &mut cbor, path.as_str())?;
     Manifest::decode(&cbor)

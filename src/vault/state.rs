@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::{Error, Result},
-    format::{SnapshotId, SnapshotKey, VaultId, unhex},
+    format::{SnapshotId, SnapshotKey, VaultId, hex, unhex},
     pack::HEADERS_LEN_MAX,
     sys,
     vault::keys::SealerKeys,
@@ -18,12 +18,17 @@ use crate::{
 
 /// Sealing keys, remembered heads, manifests of this host's own seals, the catalog. Mode 0700; nothing in it reads a vault.
 #[derive(Clone, Debug)]
-pub struct StateDir(PathBuf);
+pub struct StateDir(PathBuf, Option<String>);
 
 impl StateDir {
     /// The state of `vault` below `base`; nothing is created yet.
     pub fn new(base: &Path, vault: VaultId) -> Self {
-        Self(base.join(vault.to_string()))
+        Self(base.join(vault.to_string()), None)
+    }
+
+    /// The same, where somebody who is here knows the owner's public key: it counts in place of the one that is kept, and is not kept.
+    pub fn knowing(self, owner: Option<String>) -> Self {
+        Self(self.0, owner)
     }
 
     /// Creates the directory.
@@ -73,9 +78,23 @@ impl StateDir {
         self.write("sealer", keys.encode().as_bytes())
     }
 
-    /// The owner's public key as it was first seen.
+    /// Random digits by which this directory is known from others; made once.
+    pub(super) fn mark(&self) -> Result<String> {
+        if let Some(mark) = self.read("mark")?.filter(|mark| !mark.is_empty()) {
+            return Ok(mark.to_string());
+        }
+        let mark = hex(&sys::random::<16>()?);
+        self.create()?;
+        self.write("mark", mark.as_bytes())?;
+        Ok(mark)
+    }
+
+    /// The owner's public key as it was first seen, or as somebody gave it.
     pub fn pinned_owner(&self) -> Result<Option<String>> {
-        Ok(self.read("owner.pub")?.map(|text| text.trim().to_owned()))
+        match &self.1 {
+            Some(owner) => Ok(Some(owner.clone())),
+            None => Ok(self.read("owner.pub")?.map(|text| text.trim().to_owned())),
+        }
     }
 
     /// Pins the owner's public key.
@@ -115,8 +134,22 @@ impl StateDir {
 
     /// Remembers that these are lost, and no others.
     pub fn keep_lost(&self, lost: &[(SnapshotKey, SnapshotId)]) -> Result<()> {
-        let text: String = lost.iter().map(|(key, id)| format!("{} {} {id}\n", key.sealer, key.seq)).collect();
-        self.write("lost", text.as_bytes())
+        self.keep_places("lost", lost)
+    }
+
+    /// Snapshots that another machine made with this host's key, as was seen when this host sealed.
+    pub fn foreign(&self) -> Result<Vec<(SnapshotKey, SnapshotId)>> {
+        Ok(self.head_lines("foreign")?.into_iter().map(|(sealer, seq, id)| (SnapshotKey { sealer, seq }, id)).collect())
+    }
+
+    /// Remembers these, and no others.
+    pub fn keep_foreign(&self, foreign: &[(SnapshotKey, SnapshotId)]) -> Result<()> {
+        self.keep_places("foreign", foreign)
+    }
+
+    fn keep_places(&self, name: &str, places: &[(SnapshotKey, SnapshotId)]) -> Result<()> {
+        let text: String = places.iter().map(|(key, id)| format!("{} {} {id}\n", key.sealer, key.seq)).collect();
+        self.write(name, text.as_bytes())
     }
 
     fn head_lines(&self, name: &str) -> Result<Vec<(String, u64, SnapshotId)>> {
@@ -137,6 +170,13 @@ impl StateDir {
     /// Remembers the number of the newest list of signers.
     pub fn keep_signers_seen(&self, number: u32) -> Result<()> {
         self.write("signers", format!("{number}\n").as_bytes())
+    }
+
+    /// Remembers that list number `number` was seen, if no newer one was. Creates the directory: who changes a list must not believe an
+    /// older one afterwards.
+    pub fn saw_signers(&self, number: u32) -> Result<()> {
+        self.create()?;
+        self.keep_signers_seen(number.max(self.signers_seen()?))
     }
 
     /// Keeps the manifest of a seal of this host, so that it can list its own snapshots without an owner's key.

@@ -1,20 +1,10 @@
-//! The ways into a vault, as objects: `keys/owner-NNNN[-NAME]-KIND.age`, and a card beside each.
-//!
-//! A way has an identity of its own that lies in its file and nowhere else; the card, sealed to the owners and signed by one,
-//! has the public half. So whoever changes the vault's keys can give the new ones to every way without having any (`epochs`).
-
-use std::collections::HashMap;
+//! The ways into a vault, as objects: `keys/owner-NNNN[-NAME]-KIND.age`, with a card beside each (`cards`).
 
 use crate::{
-    error::{Error, ErrorKind, Result},
-    format::{Digest, digest, is_name, unhex},
-    pack::{self, Identity, Recipient},
+    error::{Error, Result},
     store::{self, Key, Store},
-    vault::{Vault, enrol::put_key, keys::OwnerKeys, owners::KEY_FILE_LEN_MAX, recipients::Way, removed, signed},
+    vault::owners::KEY_FILE_LEN_MAX,
 };
-
-/// Longest name of a way.
-const NAME_LEN_MAX: usize = 32;
 
 /// The file of one way in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +31,7 @@ impl WayFile {
         Some(Self { number, name, kind: kind.to_owned(), file: file.to_owned() })
     }
 
-    fn new(number: u32, name: Option<&str>, kind: &str) -> Self {
+    pub(super) fn new(number: u32, name: Option<&str>, kind: &str) -> Self {
         let file = match name {
             Some(name) => format!("owner-{number:04}-{name}-{kind}.age"),
             None => format!("owner-{number:04}-{kind}.age"),
@@ -59,33 +49,37 @@ impl WayFile {
         format!("keys/{}", self.file)
     }
 
-    fn card(&self) -> String {
-        format!("way-{:04}.age", self.number)
+    /// The name of its card.
+    pub(super) fn card(&self) -> String {
+        card_file(self.number)
     }
 }
 
-/// What the owners know of a way in.
-#[derive(Clone, Debug)]
-pub struct Card {
-    /// Its file, and what that holds.
-    file: String,
-    digest: Digest,
-    /// The public half of the identity in it.
-    pub recipient: Recipient,
-    /// The public key, or `a passphrase`.
-    pub what: String,
-    /// When it was added, for people.
-    pub added: String,
+/// The name of the card of the way of that number: whoever stores it first has the number.
+pub(super) fn card_file(number: u32) -> String {
+    format!("way-{number:04}.age")
 }
 
-/// The ways in that the vault has, by number. One whose first copy is gone counts.
-pub fn way_files(store: &dyn Store) -> Result<Vec<WayFile>> {
-    let mut ways = Vec::new();
+/// The number in the name of a card.
+pub(super) fn number_of_card(file: &str) -> Option<u32> {
+    file.strip_prefix("way-")?.strip_suffix(".age")?.parse().ok()
+}
+
+/// The names of all key files, each once, in order. One whose first copy is gone counts.
+pub(super) fn key_names(store: &dyn Store) -> Result<Vec<String>> {
+    let mut names = Vec::new();
     for folder in ["keys", "parity/keys"] {
-        ways.extend(store::list_all(store, folder)?.iter().filter_map(|(key, _)| WayFile::parse(key.file_name())));
+        names.extend(store::list_all(store, folder)?.iter().map(|(key, _)| key.file_name().to_owned()));
     }
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
+}
+
+/// The files of ways in that the vault has, by number, whoever put them there.
+pub fn way_files(store: &dyn Store) -> Result<Vec<WayFile>> {
+    let mut ways: Vec<WayFile> = key_names(store)?.iter().filter_map(|name| WayFile::parse(name)).collect();
     ways.sort();
-    ways.dedup();
     Ok(ways)
 }
 
@@ -95,134 +89,25 @@ pub(super) fn either_copy<T>(store: &dyn Store, file: &str, read: impl Fn(&[u8])
     one("keys").or_else(|e| one("parity/keys").map_err(|_| e))
 }
 
-/// Stores a new way in: its file, then its card.
-///
-/// Numbers are never used twice, so that a removed way cannot come back as another.
-pub(super) fn put_way(store: &dyn Store, owner: &OwnerKeys, way: &Way, number: u32, name: Option<&str>, added: &str) -> Result<WayFile> {
-    let identity = Identity::generate();
-    let file = WayFile::new(number, name, way.label());
-    let sealed = way.seal(owner.encode_for(&identity).as_bytes())?;
-    let body = format!(
-        "coffre-way 1\nvault {}\nfile {}\ndigest {}\nrecipient {}\nadded {added}\nwhat {}\n",
-        owner.vault(),
-        file.file,
-        digest(&sealed),
-        identity.to_public(),
-        way.describe().replace('\n', " "),
-    );
-    let card = pack::seal_whole(&[&owner.meta_recipient()], signed::sign(&owner.sign, &body)?.as_bytes())?;
-    put_key(store, &file.file, &sealed)?;
-    put_key(store, &file.card(), &card)?;
-    Ok(file)
-}
-
-impl Vault {
-    /// Adds a way in.
-    ///
-    /// # Errors
-    /// `Usage` if `name` cannot be a part of a file's name; `Unsupported` if a plugin is missing.
-    pub fn add_way(&self, owner: &OwnerKeys, way: &Way, name: Option<&str>, added: &str) -> Result<WayFile> {
-        owner.check_current()?;
-        if let Some(name) = name.filter(|name| !is_name(name) || name.len() > NAME_LEN_MAX) {
-            return Err(Error::usage(format!("`{name}` cannot name a way in")).hint(format!(
-                "use 1 to {NAME_LEN_MAX} letters, digits, dots, dashes and underscores; the name can be read by everybody"
-            )));
-        }
-        let number = self.last_way_number(owner)? + 1;
-        put_way(&*self.store, owner, way, number, name, added)
-    }
-
-    fn last_way_number(&self, owner: &OwnerKeys) -> Result<u32> {
-        let removed = removed::list(&*self.store, &owner.sign.public(), self.config.id)?;
-        let removed = removed.iter().filter_map(|path| WayFile::parse(path.strip_prefix("keys/")?));
-        let there = way_files(&*self.store)?;
-        Ok(there.into_iter().chain(removed).map(|way| way.number).max().unwrap_or(0))
-    }
-
-    /// The card of a way.
-    ///
-    /// # Errors
-    /// `Missing` if it has none: it was made by an older coffre. `Corrupt` if no owner made it, or for another file.
-    pub fn card(&self, owner: &OwnerKeys, way: &WayFile) -> Result<Card> {
-        let identities: Vec<pack::Unwrap> = owner.meta_identities().iter().map(|i| i as pack::Unwrap).collect();
-        let name = way.card();
-        let broken = || Error::corrupt(format!("keys/{name} cannot be understood"));
-        let card = either_copy(&*self.store, &name, |sealed| {
-            let text = pack::open_whole(&identities, sealed, &name)?;
-            let body = signed::check(&owner.sign.public(), &text, &name)?;
-            let mut lines = body.lines();
-            if lines.next() != Some("coffre-way 1") {
-                return Err(broken());
-            }
-            let facts: HashMap<&str, &str> = lines.filter_map(|l| l.split_once(' ')).collect();
-            let fact = |fact: &str| facts.get(fact).copied().ok_or_else(broken);
-            if fact("vault")? != self.config.id.to_string() {
-                return Err(broken());
-            }
-            Ok(Card {
-                file: fact("file")?.to_owned(),
-                digest: unhex(fact("digest")?).map(Digest::from_bytes).ok_or_else(broken)?,
-                recipient: fact("recipient")?.parse().map_err(|_| broken())?,
-                what: fact("what")?.to_owned(),
-                added: fact("added")?.to_owned(),
-            })
-        })?;
-        // Whoever can write to the storage could put another file under the name that an owner signed for.
-        let is_its = either_copy(&*self.store, &way.file, |sealed| match digest(sealed) == card.digest && card.file == way.file {
-            true => Ok(()),
-            false => Err(Error::corrupt(format!("{} is not what an owner made it", way.path()))),
-        });
-        is_its.map(|()| card)
-    }
-
-    /// Removes a way in. Objects that receipts name go, so an owner signs that they do.
-    ///
-    /// # Errors
-    /// `Conflict` if it is the last one.
-    pub fn remove_way(&self, owner: &OwnerKeys, way: &WayFile) -> Result<()> {
-        owner.check_current()?;
-        let ways = way_files(&*self.store)?;
-        if !ways.iter().any(|w| w != way && self.is_whole(w)) {
-            return Err(Error::conflict(format!("{} is the last way into this vault", way.path()))
-                .hint("add another one first: coffre key add; without a way in nobody could read the vault"));
-        }
-        let card = way.card();
-        removed::put(&*self.store, owner, &[way.path(), format!("keys/{card}")])?;
-        for file in [&way.file, &card] {
-            for folder in ["parity/keys", "keys"] {
-                self.store.delete(&Key::fixed(format!("{folder}/{file}"))).map_err(|e| {
-                    e.while_doing(format!("cannot take {folder}/{file} out of the vault: it still opens it"))
-                        .hint("where the storage lets nothing be deleted, somebody who may must delete it there")
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a copy of a way's file looks like one that somebody could open.
-    fn is_whole(&self, way: &WayFile) -> bool {
-        let looks = |sealed: &[u8]| match sealed.starts_with(b"age-encryption.org/v1\n") {
-            true => Ok(()),
-            false => Err(Error::new(ErrorKind::Corrupt, "no age file")),
-        };
-        either_copy(&*self.store, &way.file, looks).is_ok()
-    }
-}
-
-/// The way that `text` names: its number, or its file with or without folder and ending.
+/// The way that `text` names: its number, or its file with or without folder and ending, or its name. A number is never taken for a name.
 pub fn find_way<'a>(ways: &'a [WayFile], text: &str) -> Result<&'a WayFile> {
     let bare = text.strip_prefix("keys/").unwrap_or(text);
-    let is_it = |way: &&WayFile| {
-        bare.parse() == Ok(way.number)
-            || way.file.strip_suffix(".age") == Some(bare.strip_suffix(".age").unwrap_or(bare))
-            || way.name.as_deref() == Some(bare)
-    };
-    let mut found = ways.iter().filter(is_it);
-    match (found.next(), found.next()) {
-        (Some(way), None) => Ok(way),
-        (Some(_), Some(_)) => Err(Error::usage(format!("several ways in are called {text}")).hint("give its number: coffre key list")),
-        (None, _) => Err(Error::not_found(format!("no way in is called {text}")).hint("coffre key list shows numbers and names")),
+    let by_number = |way: &WayFile| bare.parse() == Ok(way.number);
+    let by_file = |way: &WayFile| way.file.strip_suffix(".age") == Some(bare.strip_suffix(".age").unwrap_or(bare));
+    let by_name = |way: &WayFile| way.name.as_deref() == Some(bare);
+    let looks: [&dyn Fn(&WayFile) -> bool; 3] = [&by_number, &by_file, &by_name];
+    for is_it in looks {
+        let found: Vec<&WayFile> = ways.iter().filter(|way| is_it(way)).collect();
+        match found.as_slice() {
+            [] => (),
+            [way] => return Ok(way),
+            several => {
+                let files: Vec<&str> = several.iter().map(|way| way.file()).collect();
+                return Err(Error::usage(format!("several ways in are called {text}")).hint(format!("give one of: {}", files.join(", "))));
+            }
+        }
     }
+    Err(Error::not_found(format!("no way in is called {text}")).hint("coffre key list shows numbers and names"))
 }
 
 #[cfg(test)]
@@ -243,5 +128,15 @@ mod tests {
             assert_eq!(find_way(&ways, text).unwrap().number, 2, "{text}");
         }
         assert!(find_way(&ways, "desk").is_err() && find_way(&ways, "4").is_err());
+        // A number wins over a name, and two of one number are told apart by their files.
+        let ways = [
+            WayFile::new(1, Some("2"), "age"),
+            WayFile::new(2, None, "ssh"),
+            WayFile::new(3, Some("a"), "age"),
+            WayFile::new(3, Some("b"), "age"),
+        ];
+        assert_eq!(find_way(&ways, "2").unwrap().number, 2);
+        assert_eq!(find_way(&ways, "b").unwrap().file(), "owner-0003-b-age.age");
+        assert!(find_way(&ways, "3").unwrap_err().hint_text().unwrap().contains("owner-0003-a-age.age"));
     }
 }

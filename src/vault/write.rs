@@ -108,8 +108,9 @@ impl<'a> Writer<'a> {
         if there {
             if let Some(beside) = key.sidecar().filter(|_| self.vault.config.parity > 0)
                 && store.stat(&beside)?.is_none()
-                && let Some(sidecar) = make_sidecar(store, &self.vault.config, &key, &digest)?
             {
+                // It was hurt before anything could mend it: not worth a name.
+                let Some(sidecar) = make_sidecar(store, &self.vault.config, &key, &digest)? else { return Ok(false) };
                 store.put(&beside, &sidecar)?;
             }
             self.stored().push(SegmentPack { digest, stored_len, index });
@@ -177,7 +178,10 @@ impl<'a> Writer<'a> {
             Some(head) => Some(head.receipt.clone()),
             None => self.receipt_of_another()?,
         };
-        let key = SnapshotKey { sealer: self.sealer.name.clone(), seq: self.vault.last_seq(&self.sealer.name)? + 1 };
+        let key = SnapshotKey {
+            sealer: self.sealer.name.clone(),
+            seq: self.vault.free_seq(&self.sealer.name, previous.as_ref().map_or(0, |(key, _)| key.seq))?,
+        };
         let manifest = Manifest {
             vault: self.vault.config.id,
             sealer: key.sealer.clone(),

@@ -83,7 +83,15 @@ impl World {
         let plain = copy_of(&store);
         let revoked = copy_of(&store);
         let after = host1.fork(Arc::new(revoked.clone()));
-        revoke::run(&after.vault, &after.owner, "host1", revoke::From::Moment(SystemClock.now_ns() + 3_600_000_000_000), false).unwrap();
+        revoke::run(
+            &after.vault,
+            &after.state,
+            &after.owner,
+            "host1",
+            revoke::From::Moment(SystemClock.now_ns() + 3_600_000_000_000),
+            false,
+        )
+        .unwrap();
         seal(&host2.fork(Arc::new(revoked.clone())), 6);
         assert!(after.verify(verify::Depth::Snapshots).unwrap().is_clean());
 

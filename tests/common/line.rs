@@ -41,6 +41,25 @@ impl Line {
         line
     }
 
+    /// A line that breaks each of the first `times` connections after `bytes` in either direction; later ones hold.
+    pub fn that_breaks(port: u16, bytes: u64, times: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let line = Self { port: listener.local_addr().expect("it is bound").port(), sent: Arc::default(), received: Arc::default() };
+        let counted = [line.sent.clone(), line.received.clone()];
+        std::thread::spawn(move || {
+            for (n, client) in (0..).zip(listener.incoming().flatten()) {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+                let left = Arc::new(AtomicU64::new(if n < times { bytes } else { u64::MAX }));
+                let (Ok(client_again), Ok(server_again)) = (client.try_clone(), server.try_clone()) else { continue };
+                let [sent, received] = counted.clone();
+                let left_too = left.clone();
+                std::thread::spawn(move || carry_until(client, server, &left, &sent));
+                std::thread::spawn(move || carry_until(server_again, client_again, &left_too, &received));
+            }
+        });
+        line
+    }
+
     /// Bytes that went to the server, and came from it.
     pub fn bytes(&self) -> (u64, u64) {
         (self.sent.load(Ordering::SeqCst), self.received.load(Ordering::SeqCst))
@@ -87,5 +106,20 @@ impl Lane {
         }
         drop(tell);
         let _ = writer.join();
+    }
+}
+
+/// Carries bytes until no more are left, then breaks the connection in both directions.
+fn carry_until(mut from: TcpStream, mut to: TcpStream, left: &AtomicU64, counted: &AtomicU64) {
+    let mut buf = vec![0; 16 << 10];
+    while let Ok(n @ 1..) = from.read(&mut buf) {
+        counted.fetch_add(n as u64, Ordering::SeqCst);
+        let before = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(n as u64));
+        if before.is_err() || to.write_all(&buf[..n]).is_err() {
+            break;
+        }
+    }
+    for end in [from, to] {
+        let _ = end.shutdown(std::net::Shutdown::Both);
     }
 }

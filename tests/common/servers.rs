@@ -79,6 +79,7 @@ impl Server {
     pub fn url_at(&self, port: u16, place: &str) -> String {
         match self.name {
             "sshd" => format!("sftp://127.0.0.1:{port}{}/{place}", self.path("data").display()),
+            "rclone-webdavs" => format!("webdav://127.0.0.1:{port}/{place}"),
             "rclone-webdav" => format!("webdav+http://127.0.0.1:{port}/{place}"),
             _ => format!("s3://coffre-test/{place}?endpoint=http://127.0.0.1:{port}&region=us-east-1"),
         }

@@ -76,7 +76,7 @@ fn each_copy_is_seen_at_a_glance() {
     let rows = listed(&home);
     assert!(rows[1]["error"].as_str().unwrap().contains("no vault"), "{}", rows[1]);
     assert_eq!(rows[2]["snapshots"], json!(3));
-    home.coffre(["copies", "check"]).refused(1).says("near");
+    home.coffre(["copies", "check"]).run().exits(1).says("near");
     home.coffre(["copies", "remove", "near"]).ok();
     home.coffre(["copies", "check"]).ok();
     home.coffre(["copies", "remove", "near"]).refused(1).says("there are far");
@@ -161,4 +161,42 @@ fn what_the_vault_has_lost_is_read_from_a_copy_and_said() {
         home.coffre(["copies", "remove", name]).ok();
     }
     home.owner(["cat", &format!("latest:{}", second.display())]).run().exits(4);
+}
+
+#[test]
+fn what_the_retention_of_a_copy_took_out_of_it_does_not_come_back() {
+    let home = Home::new();
+    for n in 0..3 {
+        fs::write(home.source().join("changes"), noise(300_000, n)).unwrap();
+        home.seal();
+    }
+    let dest = home.path("copy");
+    let copy = || home.coffre(["--json", "copy"]).args([&dest]).ok().json();
+    let there = |args: &[&str]| home.bare(["--vault".as_ref(), dest.as_os_str(), "--identity".as_ref(), home.key().as_os_str()]).args(args);
+    let snapshots = || there(&["--json", "snapshots"]).ok().json().as_array().unwrap().len();
+    copy();
+    there(&["forget", "--keep-last", "1"]).ok();
+    there(&["prune", "--grace", "0", "--max-unused", "0%"]).ok();
+    let before = objects_of(&dest);
+    let again = copy();
+    assert_eq!((&again["objects"], &again["findings"], snapshots()), (&json!(0), &json!([]), 1), "{again}");
+    assert_eq!(objects_of(&dest), before);
+    home.coffre(["copy", "--verify"]).args([&dest]).ok();
+    home.coffre(["copies", "add", "own"]).args([&dest]).ok();
+    assert_eq!(listed(&home)[1]["snapshots_lacking"], json!(0));
+    // A later snapshot goes back to what was in the first one: nobody without a key can tell, so it travels with what it may need.
+    fs::write(home.source().join("changes"), noise(300_000, 0)).unwrap();
+    home.seal();
+    assert_eq!(copy()["snapshots"], json!(1));
+    assert_eq!(snapshots(), 2);
+    there(&["verify", "--depth", "chunks"]).ok();
+    let file = format!("latest:{}", home.source().join("changes").display());
+    assert_eq!(there(&["cat", &file]).ok().out, noise(300_000, 0));
+    // The copy's next prune takes out again what is not needed, and that is the end of it.
+    there(&["prune", "--grace", "0", "--max-unused", "0%"]).ok();
+    there(&["verify", "--depth", "chunks"]).ok();
+    assert_eq!(there(&["cat", &file]).ok().out, noise(300_000, 0));
+    assert_eq!((copy()["objects"].clone(), snapshots()), (json!(0), 2));
+    // The vault itself has all of it.
+    assert_eq!(home.snapshots().len(), 4);
 }

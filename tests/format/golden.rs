@@ -1,7 +1,7 @@
 //! The shelf: vaults of format 1 as they were written once, each with what is hard about it. Read by the code, and by RESTORE.py.
 //!
 //! `v1` every kind of entry · `empty` two sealers and no snapshot · `many` a directory of 10,000 entries · `forked` a chain with a fork
-//! that closes again.
+//! that closes again · `pruned` with parity, a snapshot forgotten, one prune carried out and one that waits.
 #![allow(clippy::unwrap_used)] // a test may stop at the first surprise
 
 use std::{
@@ -15,20 +15,25 @@ use coffre::{
     error::ErrorKind,
     event::Silent,
     format::digest,
-    ops::verify::{self, Depth},
+    ops::{
+        forget, prune, repair,
+        verify::{self, Depth},
+    },
     store::{Key, Local},
-    sys::{Cancel, SystemClock},
-    vault::{self, OwnerKeys, Reader, Snapshot, StateDir, Unlocking, Vault, Way},
+    sys::{Calendar, Cancel, Clock, SystemClock},
+    vault::{self, Journal, OwnerKeys, Reader, Selector, Snapshot, StateDir, Unlocking, Vault, Way},
 };
 
 use crate::common::{
     bin::tool,
-    library::{Hooked, Host, Meta, Tree, below, copy_dir, identity, keys, read_disk, read_snapshot, temp, write_files},
+    library::{
+        Hooked, Host, Meta, Tree, below, copy_dir, copy_of, identity, keys, noise, objects, read_disk, read_snapshot, temp, write_files,
+    },
 };
 
-const SHELF: [&str; 4] = ["v1", "empty", "many", "forked"];
-/// Longest vault of the shelf, in bytes.
-const LEN_MAX: u64 = 200_000;
+const SHELF: [&str; 5] = ["v1", "empty", "many", "forked", "pruned"];
+/// Longest vault of the shelf, in bytes: the one with parity keeps everything twice.
+const LEN_MAX: u64 = 600_000;
 
 fn at(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/vaults").join(name)
@@ -115,6 +120,35 @@ fn the_shelf_is_what_it_is_called() {
     let forked = open("forked").snapshots;
     let previous: Vec<_> = forked.iter().map(|s| s.manifest.previous).collect();
     assert_eq!((forked.len(), previous[1] == previous[2], previous[1].is_some()), (4, true, true), "two go on from the first");
+    let pruned = open("pruned");
+    let journal = Journal::load(&pruned.vault, None).unwrap();
+    let settled: Vec<bool> = journal.condemnations.iter().map(|c| c.settled).collect();
+    assert_eq!((pruned.vault.config.parity, pruned.snapshots.len(), settled), (5, 1, vec![true, false]));
+    let waits = journal.condemned(&pruned.vault, &journal.condemnations[1]).unwrap();
+    assert!(waits.iter().any(|line| line.path.starts_with("packs/")), "packs wait to be deleted");
+}
+
+/// What was kept beside objects in format 1 mends them for ever, packs that took the place of others among them.
+#[test]
+fn the_vault_with_parity_mends_itself() {
+    let whole = copy_of(&Local::new(at("pruned").join("vault")));
+    let golden = open("pruned");
+    let journal = Journal::load(&golden.vault, None).unwrap();
+    let condemned: Vec<String> =
+        journal.condemnations.iter().flat_map(|c| journal.condemned(&golden.vault, c).unwrap()).map(|line| line.path).collect();
+    let wanted = |key: &&Key| !key.as_str().starts_with("parity/") && !condemned.iter().any(|path| path == key.as_str());
+    for key in objects(&whole).keys().filter(wanted) {
+        let store = copy_of(&whole);
+        store.damage(key, |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        });
+        let cancel = Cancel::default();
+        let context = repair::Context { store: Arc::new(store.clone()), from: &[], owner: None, sink: &Silent, cancel: &cancel };
+        let report = repair::run(&context, &repair::Scope::Everything).unwrap();
+        assert_eq!((report.repaired.len(), &report.lost), (1, &Vec::new()), "{key}: {report:?}");
+        assert!(objects(&store)[key] == objects(&whole)[key], "{key}");
+    }
 }
 
 #[test]
@@ -170,11 +204,14 @@ fn make() {
     if !at(&name).join("identity").exists() {
         let identity = identity();
         let store = Arc::new(Local::new(at(&name).join("vault")));
-        let made = vault::create(store, &[Way::Age(identity.to_public())], "host1").unwrap();
+        let parity = if name == "pruned" { 5 } else { 0 };
+        let made =
+            vault::create_with(store, &[Way::Age(identity.to_public())], "host1", vault::Promise { parity, ..Default::default() }).unwrap();
         let host = Host::with(made.vault, Arc::new(made.owner), made.sealer);
         match name.as_str() {
             "many" => make_many(&host),
             "forked" => make_forked(&host),
+            "pruned" => make_pruned(&host),
             _ => panic!("it is not known how {name} was made"),
         }
         fs::write(at(&name).join("identity"), identity.to_string().expose_secret()).unwrap();
@@ -208,4 +245,46 @@ fn make_forked(host: &Host) {
     host.fork(Arc::new(hooked)).seal(&[&root]).unwrap();
     write("fourth");
     host.seal(&[&root]).unwrap();
+}
+
+/// One snapshot stays; one was forgotten and is deleted, another waits for its grace.
+fn make_pruned(host: &Host) {
+    let (_guard, root) = temp();
+    for n in 0..3 {
+        write_files(&root, &[("file", &noise(9_000, n)), ("stays", &noise(3_000, 9)), ("small", format!("day {n}").as_bytes())]);
+        host.seal(&[&root]).unwrap();
+        if n > 0 {
+            forget_the_one_before(host);
+            prune_with(host, if n == 1 { 0 } else { 14 * 86_400 });
+        }
+    }
+}
+
+fn forget_the_one_before(host: &Host) {
+    let options = forget::Options {
+        policy: forget::Policy::default(),
+        by: forget::GroupBy { host: true, paths: true, tags: false },
+        named: vec![Selector::parse("latest~1", 0).unwrap()],
+        hosts: Vec::new(),
+        calendar: Calendar::named("UTC").unwrap(),
+        dry_run: false,
+        force: true,
+    };
+    forget::run(&host.vault, &host.owner, host.clock.now_ns(), &options).unwrap();
+}
+
+fn prune_with(host: &Host, grace_secs: u64) {
+    let reader = host.reader();
+    let context =
+        prune::Context { vault: &host.vault, reader: &reader, clock: &host.clock, sink: &Silent, cancel: &host.cancel, workers: 1 };
+    let options = prune::Options {
+        max_unused_permille: 0,
+        max_rewrite: None,
+        repack_small: false,
+        grace_secs,
+        shorten: false,
+        dry_run: false,
+        force: true,
+    };
+    prune::run(&context, &options).unwrap();
 }

@@ -153,7 +153,7 @@ fn a_protected_ssh_key_asks_for_its_passphrase_or_takes_one() {
 }
 
 /// A plugin of the real protocol (C2SP age-plugin) that "encrypts" by XOR with the bytes of its one key, and wants a secret and a yes told.
-const PLUGIN: &str = r#"#!/usr/bin/env python3
+pub const PLUGIN: &str = r#"#!/usr/bin/env python3
 import sys, base64
 def b64(b): return base64.b64encode(b).decode().rstrip("=")
 def unb64(s): return base64.b64decode(s + "=" * (-len(s) % 4))
@@ -277,7 +277,7 @@ fn after_a_rotation_the_removed_read_the_past_and_the_others_everything() {
     thief("copy-of-before", &["cat", &file("web2@latest", &web2.source(), "hello")]).ok();
     home.coffre(["--identity", "gone.key", "cat", &hello(&home)]).refused(12);
     fs::copy(home.path("copy-of-before/keys/owner-0002-gone-age.age"), home.vault().join("keys/owner-0002-gone-age.age")).unwrap();
-    let seen = thief("vault", &["--json", "snapshots"]).ok().says("since epoch 2").json();
+    let seen = thief("vault", &["--json", "snapshots"]).ok().says("since epoch 2").says("an owner removed owner-0002-gone-age.age").json();
     let ids = |rows: &serde_json::Value| -> Vec<String> { rows.as_array().unwrap().iter().map(|r| r["id"].to_string()).collect() };
     assert_eq!(ids(&seen), ids(&all)[..2]);
     thief("vault", &["key", "add", "--recipient", gone.trim()]).refused(12).says("epoch 2");
@@ -362,7 +362,9 @@ fn a_hostile_passphrase_file_cannot_hang_who_opens_the_vault() {
         fs::write(home.vault().join(format!("keys/owner-00{n:02}-passphrase.age")), with(log_n)).unwrap();
     }
     // Four at the limit are worked on, at two seconds each; the rest of them is not.
-    by_passphrase(&home, "mine", &["cat", &hello(&home)]).refused(12).says("unreasonable amount of work");
+    by_passphrase(&home, "not mine", &["cat", &hello(&home)]).refused(12).says("unreasonable amount of work");
+    // Who has the right one is not kept from the right file, which asks for less.
+    assert_eq!(by_passphrase(&home, "mine", &["cat", &hello(&home)]).ok().text(), "hello, world\n");
     // Only the dear one: it is passed over.
     for n in 2..39 {
         fs::remove_file(home.vault().join(format!("keys/owner-00{n:02}-passphrase.age"))).unwrap();
@@ -379,7 +381,7 @@ fn the_kit_restores_a_vault_whose_keys_are_gone() {
     home.seal();
     for (way, args) in [("1", ["--identity", "owner.key"]), ("2", ["--passphrase-file", "new"])] {
         let kit = home.owner(["key", "kit", way]).ok().text();
-        assert!(kit.lines().count() <= 90 && kit.lines().all(|line| line.chars().count() <= 140), "{kit}");
+        assert!(kit.lines().count() <= 90 && kit.lines().all(|line| line.chars().count() <= 100), "{kit}");
         assert!(!kit.contains("SECRET") && kit.contains(&home.recipient()) && kit.contains("a passphrase"), "{kit}");
         fs::write(home.path("kit"), kit.replace("\n", "\n  ")).unwrap();
         let (keys, parity) = (home.vault().join("keys"), home.vault().join("parity"));
@@ -408,7 +410,7 @@ fn a_kit_opens_with_stock_age_alone_and_fits_on_a_page() {
     let kit = home.coffre(["init", "--recipient", &home.recipient()]).ok().text();
     tree::small(&home.source());
     home.seal();
-    assert!(kit.lines().count() <= 60 && kit.lines().all(|line| line.chars().count() <= 100), "{kit}");
+    assert!(kit.lines().count() <= 60 && kit.lines().all(|line| line.chars().count() <= 90 || line.starts_with("place ")), "{kit}");
     fs::write(home.path("kit"), &kit).unwrap();
     let script = "rm -rf vault/keys vault/parity\n\
         sed -n '/BEGIN AGE/,/END AGE/p' kit > owner.age; age -d -i owner.key owner.age > id\n\

@@ -48,7 +48,7 @@ fn held(mut command: Coffre) -> (Child, OwnedFd) {
 }
 
 /// Everything that a process could write to, as its memory was.
-fn memory_of(child: &Child) -> Vec<Vec<u8>> {
+pub fn memory_of(child: &Child) -> Vec<Vec<u8>> {
     let maps = fs::read_to_string(format!("/proc/{}/maps", child.id())).unwrap();
     let memory = fs::File::open(format!("/proc/{}/mem", child.id())).unwrap();
     let mut parts = Vec::new();
@@ -64,7 +64,7 @@ fn memory_of(child: &Child) -> Vec<Vec<u8>> {
     parts
 }
 
-fn contains(parts: &[Vec<u8>], what: &[u8]) -> bool {
+pub fn contains(parts: &[Vec<u8>], what: &[u8]) -> bool {
     let first = what[0];
     parts.iter().any(|part| part.windows(what.len()).any(|window| window[0] == first && window == what))
 }

@@ -1,11 +1,11 @@
-//! What shells complete: the words that the program offers, and bash itself with its colons.
+//! What shells complete: the words that the program offers, and the shells themselves.
 
-use std::time::Duration;
+use std::{fs, process::Command, time::Duration};
 
 use coffre::sys::{Clock, SystemClock};
 
 use super::{
-    common::bin::{Coffre, Home, tool},
+    common::bin::{Coffre, Home, at_terminal, shell, tool},
     lived,
 };
 
@@ -51,23 +51,84 @@ fn without_a_key_nothing_is_asked_and_the_host_knows_its_own_snapshots() {
     assert_eq!(nowhere.err, "");
 }
 
+/// A real shell, for which the binary is `coffre` and the variables name the vault and its key.
+#[track_caller]
+fn shell_of(home: &Home, name: &str) -> Command {
+    let bin = home.path("bin");
+    fs::create_dir_all(&bin).unwrap();
+    let _ = std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_coffre"), bin.join("coffre"));
+    let there = tool(name).arg("-c").arg("true").output();
+    assert!(there.is_ok_and(|output| output.status.success()), "{name} is needed by this test; apt-get install {name}");
+    let mut shell = tool(name);
+    shell
+        .env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()))
+        .env("HOME", home.path(""))
+        .current_dir(home.path(""));
+    shell.env("COFFRE_VAULT", home.vault()).env("COFFRE_IDENTITY", home.key()).env("COFFRE_STATE_DIR", home.path("state"));
+    shell
+}
+
 #[test]
 fn bash_completes_across_colons() {
     let home = lived();
-    let bin = home.path("bin");
-    std::fs::create_dir(&bin).unwrap();
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_coffre"), bin.join("coffre")).unwrap();
     let script = format!(
         r#"source <(coffre completions bash)
            complete() {{ local IFS=$' '; COMP_LINE="$1" COMP_POINT=${{#1}} COMP_TYPE=9; COMPREPLY=(); _coffre; printf '%s\n' "${{COMPREPLY[@]}}"; }}
            complete "coffre cat latest:{0}/co"; complete "coffre ls la"; complete "coffre sta""#,
         home.source().display()
     );
-    let mut bash = tool("bash");
-    bash.args(["-c", &script]).env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
-    bash.env("COFFRE_VAULT", home.vault()).env("COFFRE_IDENTITY", home.key()).env("COFFRE_STATE_DIR", home.path("state"));
-    let output = bash.output().unwrap();
+    let output = shell_of(&home, "bash").args(["-c", &script]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let expected = format!("{}/conf\nlatest:/\nstats\n", home.source().display());
     assert_eq!(said, expected, "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn zsh_completes_at_its_prompt_and_goes_on_behind_colons_and_slashes() {
+    let home = lived();
+    shell(&home.source(), "mkdir 'two words'; echo x > 'two words/x'");
+    home.seal();
+    fs::create_dir(home.path("fpath")).unwrap();
+    fs::write(home.path("fpath/_coffre"), home.bare(["completions", "zsh"]).ok().out).unwrap();
+    let show = r#"show() { print -r -- "<<$BUFFER>>" }; zle -N show; bindkey '^G' show"#;
+    let source = home.source();
+    let source = source.display();
+    let steps = [
+        ("coffre cat lat".to_owned(), "coffre cat latest:/".to_owned()),
+        (format!("coffre cat latest:{source}/su"), format!("coffre cat latest:{source}/sub/")),
+        (format!("coffre cat latest:{source}/co"), format!("coffre cat latest:{source}/conf ")),
+        (format!("coffre ls latest:{source}/tw"), format!(r"coffre ls latest:{source}/two\ words/")),
+        (format!(r"coffre ls latest:{source}/two\ words/"), format!(r"coffre ls latest:{source}/two\ words/x ")),
+        ("coffre sta".to_owned(), "coffre stats ".to_owned()),
+    ];
+    // As it is installed, found by itself; and as a person sources it.
+    for load in
+        ["fpath=($HOME/fpath $fpath); autoload -Uz compinit; compinit -u -D", "autoload -Uz compinit; compinit -u -D; source fpath/_coffre"]
+    {
+        fs::write(home.path(".zshrc"), format!("PS1='READY> '; {load}; {show}\n")).unwrap();
+        // Tab completes; ^G shows the line; ^U takes it back.
+        let typed: Vec<String> = steps.iter().map(|(typed, _)| format!("{typed}\t\x07\x15")).chain(["exit".to_owned()]).collect();
+        let shown: Vec<String> = ["READY> ".to_owned()].into_iter().chain(steps.iter().map(|(_, line)| format!("<<{line}>>"))).collect();
+        let answers: Vec<(&str, &str)> = shown.iter().zip(&typed).map(|(shown, typed)| (&**shown, &**typed)).collect();
+        let mut zsh = shell_of(&home, "zsh");
+        zsh.args(["-d", "-i"]).env("ZDOTDIR", home.path("")).env("TERM", "xterm");
+        let done = at_terminal(zsh, &answers);
+        assert_eq!(done.code, 0, "{load}\n{}\n{}", done.text(), done.err);
+    }
+}
+
+#[test]
+fn fish_completes_paths_in_snapshots() {
+    let home = lived();
+    let script = format!(
+        r#"coffre completions fish | source
+           for line in "coffre cat lat" "coffre cat latest:{0}/co" "coffre ls latest:{0}/s" "coffre sta"; complete -C $line; end"#,
+        home.source().display()
+    );
+    let output = shell_of(&home, "fish").args(["--no-config", "-c", &script]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    // What is said about a word stands behind a tab.
+    let words: Vec<&str> = said.lines().map(|line| line.split('\t').next().unwrap_or_default()).collect();
+    let at = |name: &str| format!("latest:{}/{name}", home.source().display());
+    assert_eq!(words, ["latest:/", &at("conf"), &at("sub/"), "stats"], "{}", String::from_utf8_lossy(&output.stderr));
 }

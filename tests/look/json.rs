@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     common::bin::{Done, Home},
-    lines, lived,
+    json_owner, lines, lived,
 };
 
 /// A manifest of nothing.
@@ -101,7 +101,7 @@ fn folder() -> std::path::PathBuf {
 
 /// Fails unless every one of these is as the schema `name` says.
 #[track_caller]
-fn fits(used: &mut BTreeSet<String>, name: &str, values: &[Value]) {
+pub fn fits(used: &mut BTreeSet<String>, name: &str, values: &[Value]) {
     let text = fs::read_to_string(folder().join(format!("{name}.json"))).unwrap_or_else(|e| panic!("docs/schema/{name}.json: {e}"));
     let schema: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("docs/schema/{name}.json: {e}"));
     assert!(!values.is_empty(), "{name}: nothing to hold against it");
@@ -146,6 +146,7 @@ fn every_command_prints_what_its_schema_says() {
     }
     fits(&mut used, "audit", &one(json(&["audit"])));
     fits(&mut used, "head", &one(json(&["head"])));
+    fits(&mut used, "status", &[json(&["status"]).json(), home.coffre(["--json", "status"]).ok().json()]);
     let to = home.path("restored");
     fits(&mut used, "restore", &one(json(&["restore", &at("latest"), "--to", to.to_str().unwrap()])));
     fits(&mut used, "copy", &one(json(&["copy", home.path("copied").to_str().unwrap()])));
@@ -158,6 +159,10 @@ fn every_command_prints_what_its_schema_says() {
     let enrolled = home.coffre(["--json", "enroll", token.to_str().unwrap()]).env("COFFRE_STATE_DIR", &elsewhere).ok();
     fits(&mut used, "enroll", &one(enrolled));
     fits(&mut used, "catalog-rebuild", &one(json(&["catalog", "rebuild"])));
+    json_owner::retention(&mut used);
+    json_owner::keys(&mut used);
+    json_owner::repairs(&mut used);
+    json_owner::dry_runs_and_mounts(&mut used);
     let there: BTreeSet<String> = fs::read_dir(folder()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(there, used, "each schema is used, and each output has one");
 }

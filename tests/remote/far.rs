@@ -51,7 +51,10 @@ fn a_long_line_is_used_sparingly() {
     }
     run(&["init", "--recipient", &home.recipient()]).ok();
     run(&["seal", &source]).ok();
-    let unchanged = requests(&run(&["seal", &source]).ok().err);
+    let done = run(&["--json", "seal", &source]).ok();
+    let unchanged = requests(&done.err);
+    // Directories above the source are sealed too, and other tests change those: then there is a pack, its sidecar, and a segment twice.
+    let allowed = if done.json()["stats"]["new_bytes"] == 0 { 10 } else { 14 };
     println!("an unchanged seal: {unchanged} requests");
 
     let mount = || Mounted::of(&home, run(&["--identity", &key, "mount"]), &home.mnt());
@@ -86,5 +89,5 @@ fn a_long_line_is_used_sparingly() {
     run_tool("diff", "diffutils", &["-r".as_ref(), home.source().as_os_str(), home.path("out").as_os_str()]);
     let read = line.bytes().1 - before;
     assert!((1_000_000..1_500_000).contains(&read), "only the damaged piece came again: {read} bytes");
-    assert!(unchanged <= 10, "{unchanged}");
+    assert!(unchanged <= allowed, "{unchanged}");
 }

@@ -7,7 +7,7 @@ use coffre::{
     error::ErrorKind,
     format::Content,
     ops::verify::{Depth, Report},
-    store::Memory,
+    store::{Key, Memory},
     vault::{Reader, Snapshot, Vault, resolve_path},
 };
 
@@ -36,14 +36,19 @@ fn all(world: &World, dice: &mut Dice) {
     assert_named(world, &report);
     let keyless = machine.verify(&world.vault(), None, Depth::Packs).unwrap();
     assert_named(world, &keyless);
+    let mends = world.mends_itself();
+    if mends {
+        assert!(report.damaged_files.is_empty(), "all can be mended, and these cannot be read: {:?}", report.damaged_files);
+    }
     for (key, sealed) in &world.sealed {
         let Some(snapshot) = snapshots.iter().find(|s| s.key == *key) else {
             let explains = [key.manifest(), key.receipt(), key.signature()];
-            assert!(world.is_hurt(&explains), "snapshot {key} is gone, and nothing of it was hurt");
+            assert!(world.is_hurt(&explains) && !mends, "snapshot {key} is gone, and nothing of it was hurt beyond mending");
             continue;
         };
         assert_eq!(snapshot.id, sealed.id, "snapshot {key} is another one");
         let lost = read(&reader, snapshot, sealed);
+        assert!(lost.is_empty() || !mends, "snapshot {key}: {lost:?} cannot be read, and all can be mended");
         // Signed well once, it counts for who knows that; to verify it is damaged as a whole, whatever of it still reads.
         if world.is_hurt(&[key.receipt(), key.signature()]) {
             continue;
@@ -53,6 +58,7 @@ fn all(world: &World, dice: &mut Dice) {
     assert_eq!(snapshots.iter().filter(|s| !world.sealed.contains_key(&s.key)).count(), 0, "snapshots that nobody sealed");
     if world.hurt.is_empty() {
         assert!(report.is_clean() && snapshots.len() == world.sealed.len(), "nothing is hurt: {report:?}");
+        world.assert_everything_is_twice();
     }
 }
 
@@ -94,7 +100,8 @@ fn assert_named(world: &World, report: &Report) {
     let found: BTreeSet<String> = report.damage.iter().map(|f| plain(&f.object)).collect();
     let may: BTreeSet<String> = world.hurt.keys().map(|key| plain(key.as_str())).collect();
     let named = world.named();
-    let must: BTreeSet<String> = world.hurt.keys().filter(|key| named.contains(key.as_str())).map(|key| plain(key.as_str())).collect();
+    let is_named = |key: &&Key| named.contains(key.as_str()) || world.is_beside(key, &named);
+    let must: BTreeSet<String> = world.hurt.keys().filter(is_named).map(|key| plain(key.as_str())).collect();
     let missed: Vec<_> = must.difference(&found).collect();
     let invented: Vec<_> = found.difference(&may).collect();
     assert!(missed.is_empty() && invented.is_empty(), "verify misses {missed:?} and invents {invented:?}: {:?}", report.damage);

@@ -3,7 +3,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use coffre::{error::ErrorKind, store::Fault, sys::Clock};
+use coffre::{
+    error::ErrorKind,
+    store::{Fault, Key, Store},
+    sys::Clock,
+};
 
 use super::{
     check,
@@ -12,6 +16,7 @@ use super::{
     owner::{Owner, prune_options},
     world::World,
 };
+use crate::common::library::objects;
 
 /// What happens.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +32,7 @@ enum Step {
     Clock,
     Prune,
     Copy,
+    Repair,
 }
 
 const STEPS: &[(u64, Step)] = &[
@@ -43,6 +49,25 @@ const STEPS: &[(u64, Step)] = &[
     (4, Step::Copy),
 ];
 
+/// The same for a vault with parity: more is hurt, and mostly mended.
+const STEPS_WITH_PARITY: &[(u64, Step)] = &[
+    (30, Step::Seal),
+    (18, Step::Crash),
+    (5, Step::FailOnce),
+    (5, Step::Full),
+    (8, Step::Meet),
+    (16, Step::Injure),
+    (3, Step::Heal),
+    (12, Step::Repair),
+    (10, Step::Catalog),
+    (3, Step::Clock),
+    (12, Step::Prune),
+    (6, Step::Copy),
+];
+
+/// Parity of every vault but each third one: what `init` does unless told otherwise.
+const PARITY: u8 = 5;
+
 /// Whether somebody wants to see each step.
 fn is_told() -> bool {
     std::env::var_os("COFFRE_SEED").is_some()
@@ -58,6 +83,8 @@ pub struct Counts {
     pub injuries: u64,
     pub prunes: u64,
     pub copies: u64,
+    pub repairs: u64,
+    pub mended: u64,
 }
 
 pub struct Life {
@@ -75,7 +102,7 @@ pub struct Life {
 impl Life {
     pub fn new(seed: u64, story: Arc<Mutex<Vec<String>>>) -> Self {
         let mut dice = Dice::new(seed);
-        let world = World::new(&mut dice);
+        let world = World::new(&mut dice, if seed % 3 == 1 { 0 } else { PARITY });
         let owner = Owner::new(&world.disk);
         Self { world, owner, dice, step: 0, calls: 25, counts: Counts::default(), story }
     }
@@ -85,10 +112,10 @@ impl Life {
         let steps = 6 + self.dice.below(12);
         for _ in 0..steps {
             self.step += 1;
-            let step = self.dice.weighed(STEPS);
+            let step = self.dice.weighed(if self.world.config.parity > 0 { STEPS_WITH_PARITY } else { STEPS });
             self.tell(format!("-- {step:?}"));
             self.take(step);
-            if matches!(step, Step::Injure | Step::Heal) || self.dice.chance(20) {
+            if matches!(step, Step::Injure | Step::Heal | Step::Repair) || self.dice.chance(20) {
                 check::thoroughly(&self.world, &mut self.dice);
             } else {
                 check::quickly(&self.world, &mut self.dice);
@@ -141,6 +168,7 @@ impl Life {
                 self.tell(said);
             }
             Step::Heal => self.world.heal(),
+            Step::Repair => self.repair(),
             Step::Catalog => self.meddle(who),
             Step::Prune => self.prune(who),
             Step::Copy => self.copy(),
@@ -293,6 +321,26 @@ impl Life {
         }
     }
 
+    /// The owner of the disk repairs, perhaps with the copy at hand, perhaps twice as the first one dies.
+    fn repair(&mut self) {
+        let other = self.dice.chance(40).then(|| self.owner.copy.clone()).filter(|copy| copy.stat(&Key::fixed("VAULT")).unwrap().is_some());
+        if self.dice.chance(30) {
+            let n = self.dice.below(400) as u64;
+            self.owner.sight.set(Some(Fault::CrashAt(n)), None);
+            let died = self.owner.repair(None);
+            self.owner.sight.set(None, None);
+            self.tell(format!("repair that dies at call {n}: {}", said(&died)));
+        }
+        let must = self.world.can_be_repaired(other.as_ref());
+        let (hurt, before) = (self.world.hurt.len(), objects(&self.world.disk));
+        let report = self.owner.repair(other.as_ref()).unwrap_or_else(|e| panic!("repair: {}", e.chain()));
+        self.world.take_repaired(&must, &before, &report);
+        self.counts.repairs += 1;
+        self.counts.mended += must.len() as u64;
+        let copy = if other.is_some() { " with a copy" } else { "" };
+        self.tell(format!("repair{copy}: {hurt} hurt, {} now; {:?}", self.world.hurt.len(), report.repaired));
+    }
+
     /// The catalog is not what it was: lost, stale, another machine's, damaged.
     fn meddle(&mut self, who: usize) {
         let machine = self.world.machines[who].clone();
@@ -334,15 +382,17 @@ impl Counts {
         self.injuries += other.injuries;
         self.prunes += other.prunes;
         self.copies += other.copies;
+        self.repairs += other.repairs;
+        self.mended += other.mended;
     }
 }
 
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { lives, steps, snapshots, crashes, injuries, prunes, copies } = self;
+        let Self { lives, steps, snapshots, crashes, injuries, prunes, copies, repairs, mended } = self;
         write!(
             f,
-            "{lives} lives of {steps} steps: {snapshots} snapshots kept, {crashes} crashes, {injuries} injuries, {prunes} prunes, {copies} copies"
+            "{lives} lives of {steps} steps: {snapshots} snapshots kept, {crashes} crashes, {injuries} injuries, {prunes} prunes, {copies} copies, {repairs} repairs of {mended} objects"
         )
     }
 }

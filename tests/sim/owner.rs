@@ -7,7 +7,7 @@ use coffre::{
     error::Result,
     event::Silent,
     format::{SnapshotId, SnapshotKey},
-    ops::{copy, forget, prune},
+    ops::{copy, forget, prune, repair},
     store::{Memory, Store},
     sys::{Calendar, Cancel, Clock},
     vault::{Reader, Selector, Vault},
@@ -64,6 +64,14 @@ impl Owner {
         let cancel = Cancel::default();
         let context = prune::Context { vault: &vault, reader: &reader, clock: &self.clock, sink: &Silent, cancel: &cancel, workers: 1 };
         prune::run(&context, options)
+    }
+
+    /// Repairs, as `verify --repair` does, without any key.
+    pub fn repair(&self, other: Option<&Memory>) -> Result<repair::Report> {
+        let from: Vec<Arc<dyn Store>> = other.map(|other| Arc::new(other.clone()) as Arc<dyn Store>).into_iter().collect();
+        let cancel = Cancel::default();
+        let context = repair::Context { store: self.sight.clone(), from: &from, owner: None, sink: &Silent, cancel: &cancel };
+        repair::run(&context, &repair::Scope::Everything)
     }
 
     pub fn copy(&self) -> Result<copy::Report> {

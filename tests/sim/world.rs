@@ -9,7 +9,8 @@ use std::{
 };
 
 use coffre::{
-    format::{Config, SnapshotId, SnapshotKey},
+    format::{Config, SHARD_LEN, Sidecar, SnapshotId, SnapshotKey},
+    ops::repair,
     store::{Key, Local, Memory, Store},
     vault::{OwnerKeys, Reader, SealerKeys, Unlocking, Vault},
 };
@@ -50,10 +51,14 @@ pub fn template() -> PathBuf {
 }
 
 impl World {
-    /// Two sealers, and sometimes a clone of the first.
-    pub fn new(dice: &mut Dice) -> Self {
+    /// Two sealers, and sometimes a clone of the first; a vault that keeps what mends it, if so many of a hundred are not 0.
+    pub fn new(dice: &mut Dice, parity: u8) -> Self {
         let disk = copy_of(&Local::new(template().join("vault")));
-        let vault = Vault::open(Arc::new(disk.clone())).unwrap();
+        let mut vault = Vault::open(Arc::new(disk.clone())).unwrap();
+        if parity > 0 {
+            vault.config.parity = parity;
+            assert!(disk.damage(&Key::fixed("VAULT"), |bytes| *bytes = vault.config.encode()));
+        }
         let mut unlocking = Unlocking::default();
         unlocking.add_identity_file("identity", &fs::read_to_string(template().join("identity")).unwrap()).unwrap();
         let owner = Arc::new(unlocking.open(&disk, vault.config.id).unwrap());
@@ -97,6 +102,9 @@ impl World {
         for who in must {
             assert!(new.remove(who), "{} sealed, and there is no new snapshot", self.machines[*who].name);
         }
+        // A seal makes copies of keys that have none.
+        let disk = objects(&self.disk);
+        self.hurt.retain(|key, before| !key.as_str().starts_with("parity/") || before.is_none() || disk.get(key) != before.as_ref());
         new.retain(|who| !may.contains(who));
         assert!(new.is_empty(), "new snapshots of machines {new:?}, which sealed nothing");
     }
@@ -114,13 +122,13 @@ impl World {
         } else {
             "//"
         };
-        let wanted = |key: &Key| {
-            !key.as_str().contains(spared) && ["snaps/", "packs/", "index/", "keys/"].iter().any(|folder| key.as_str().starts_with(folder))
-        };
+        let places = ["snaps/", "packs/", "index/", "keys/", "parity/"];
+        let wanted = |key: &Key| !key.as_str().contains(spared) && places.iter().any(|folder| key.as_str().starts_with(folder));
         let whole: Vec<(Key, Vec<u8>)> =
             objects(&self.disk).into_iter().filter(|(key, _)| wanted(key) && !self.hurt.contains_key(key)).collect();
-        let folders: Vec<&str> = ["packs/", "packs/", "snaps/", "index/", "keys/"].to_vec();
-        let folder = folders[dice.below(folders.len())];
+        // Without parity as it always was, so that a seed means the same life.
+        let folders = ["packs/", "packs/", "snaps/", "index/", "keys/", "packs/", "snaps/", "parity/"];
+        let folder = folders[dice.below(if self.config.parity > 0 { folders.len() } else { 5 })];
         let like: Vec<&(Key, Vec<u8>)> = whole.iter().filter(|(key, _)| key.as_str().starts_with(folder)).collect();
         let Some((key, bytes)) = dice.pick(&like).copied().cloned() else { return format!("nothing in {folder} to hurt") };
         if folder == "keys/" && !self.named().contains(key.as_str()) {
@@ -212,8 +220,104 @@ impl World {
             .collect();
         named.retain(|path| !condemned.iter().any(|text| text.contains(path.as_str())));
         // A signature that was torn when it was written is there for all to see.
-        named.extend(self.hurt.iter().filter(|(key, _)| key.as_str().ends_with(".sig")).map(|(key, _)| key.to_string()));
+        let signatures = self.hurt.keys().filter(|key| key.as_str().ends_with(".sig") && !key.as_str().starts_with("parity/"));
+        named.extend(signatures.map(Key::to_string));
         named
+    }
+}
+
+/// What mends what.
+impl World {
+    /// Whether everything that is hurt and was whole once can be read all the same. False where that is not sure.
+    pub fn mends_itself(&self) -> bool {
+        self.config.parity > 0
+            && self.hurt.iter().filter_map(|(key, before)| Some((key, before.as_ref()?))).all(|(key, before)| {
+                // Nobody reads what lies beside an object that is whole.
+                key.as_str().starts_with("parity/") || self.is_mendable(key, before, &self.disk)
+            })
+    }
+
+    /// Whether what is left of an object in `disk`, and what lies beside it, are enough to have it back.
+    fn is_mendable(&self, key: &Key, before: &[u8], disk: &Memory) -> bool {
+        let disk = objects(disk);
+        let Some(beside) = key.sidecar() else { return disk.get(&key.second()).is_some_and(|copy| copy == before) };
+        let Some(bytes) = disk.get(&beside).filter(|_| !self.hurt.contains_key(&beside)) else { return false };
+        let now = disk.get(key).map_or(&[][..], |now| now);
+        let at = |bytes: &[u8], n: usize| bytes.get(n..(n + SHARD_LEN).min(before.len())).map(<[u8]>::to_vec);
+        let bad = (0..before.len()).step_by(SHARD_LEN).filter(|n| at(now, *n) != at(before, *n)).count();
+        Sidecar::decode(bytes).is_ok_and(|sidecar| sidecar.is_whole && bad <= sidecar.shape.recovery as usize)
+    }
+
+    /// What a repair has to bring back, with the help of `other`.
+    pub fn can_be_repaired(&self, other: Option<&Memory>) -> BTreeMap<Key, Vec<u8>> {
+        let named = self.named();
+        let theirs = other.map(|other| objects(other)).unwrap_or_default();
+        let hurt = self.hurt.iter().filter_map(|(key, before)| Some((key, before.as_ref()?)));
+        let can = hurt.filter(|(key, before)| {
+            let has_copy = theirs.get(*key) == Some(before) && (!key.as_str().ends_with(".sig") || self.config.parity > 0);
+            named.contains(key.as_str()) && (has_copy || (self.config.parity > 0 && self.is_mendable(key, before, &self.disk)))
+        });
+        can.map(|(key, before)| (key.clone(), before.clone())).collect()
+    }
+
+    /// Holds a repair against what it had to do: everything in `must` is what it was; nothing else was made up, or is passed over in silence.
+    pub fn take_repaired(&mut self, must: &BTreeMap<Key, Vec<u8>>, before: &BTreeMap<Key, Vec<u8>>, report: &repair::Report) {
+        let now = objects(&self.disk);
+        for (key, bytes) in must {
+            assert!(now.get(key) == Some(bytes), "{key} could be repaired, and was not: {report:?}");
+        }
+        for (key, bytes) in now.iter().filter(|(key, _)| !key.as_str().starts_with("damaged/") && !key.as_str().starts_with("parity/")) {
+            let was = self.hurt.get(key).and_then(Option::as_ref);
+            assert!(before.get(key) == Some(bytes) || was == Some(bytes), "{key} holds what it never held");
+        }
+        self.hurt.retain(|key, before| {
+            let (is, copied) = (now.get(key), key.as_str().strip_prefix("parity/").and_then(Key::parse));
+            let is_whole_again = match (&before, copied) {
+                (Some(before), _) if is == Some(before) => true,
+                // What a torn copy should be, its object says.
+                (None, Some(first)) => is.is_some_and(|is| Sidecar::decode(is).is_ok_and(|s| s.is_whole) || now.get(&first) == Some(is)),
+                _ => false,
+            };
+            !is_whole_again
+        });
+        let named = self.named();
+        let lost: BTreeSet<&str> = report.lost.iter().map(|f| f.object.trim_end_matches(".sig")).collect();
+        for key in self.hurt.keys().filter(|key| named.contains(key.as_str()) && self.config.parity > 0) {
+            assert!(
+                lost.contains(key.as_str().trim_end_matches(".sig")),
+                "{key} is still hurt, and the repair does not say so: {report:?}"
+            );
+        }
+    }
+
+    /// Whether verify has to speak of `key` as it lies beside something `named`; one that is gone costs only a chance.
+    pub fn is_beside(&self, key: &Key, named: &BTreeSet<String>) -> bool {
+        let first_is_hurt =
+            || self.is_hurt(&[".sig", ""].map(|end| format!("{}{end}", key.as_str()["parity/".len()..].trim_end_matches(".sig"))));
+        if !key.as_str().starts_with("parity/")
+            || self.disk.stat(key).unwrap().is_none()
+            || ([".sig", ".b3"].iter().any(|end| key.as_str().ends_with(end)) && first_is_hurt())
+        {
+            return false;
+        }
+        let packs = named.iter().filter_map(|path| Key::parse(path)?.sidecar());
+        let first = key.as_str().strip_prefix("parity/").unwrap_or("");
+        named.contains(first) || packs.into_iter().any(|beside| beside == *key)
+    }
+
+    /// Everything that receipts name can be mended, and nothing lies beside what is gone.
+    pub fn assert_everything_is_twice(&self) {
+        let (disk, named) = (objects(&self.disk), self.named());
+        let beside = |path: &String| Key::parse(path).map(|key| key.sidecar().unwrap_or_else(|| key.second()));
+        if self.config.parity > 0 {
+            // A seal may have died just before it made the copy of its signature.
+            let alone: Vec<_> =
+                named.iter().filter(|path| !path.ends_with(".sig")).filter(|path| !disk.contains_key(&beside(path).unwrap())).collect();
+            assert!(alone.is_empty(), "nothing can mend {alone:?}");
+        }
+        let firsts: BTreeSet<Key> = disk.keys().map(|key| key.sidecar().unwrap_or_else(|| key.second())).collect();
+        let orphans: Vec<&Key> = disk.keys().filter(|key| key.as_str().starts_with("parity/") && !firsts.contains(key)).collect();
+        assert!(orphans.is_empty(), "{orphans:?} lie beside nothing");
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
 #[command(group = clap::ArgGroup::new("reader").multiple(true).conflicts_with("sealer"))]
 pub struct Args {
     /// Public key that is to open the vault: age1..., that of an age plugin, or an ssh-ed25519 or ssh-rsa line (repeatable)
-    #[arg(long, value_name = "KEY", group = "reader")]
+    #[arg(long, value_name = "KEY", group = "reader", allow_hyphen_values = true)]
     recipient: Vec<String>,
     /// File with such keys, one a line
     #[arg(long, value_name = "FILE", group = "reader")]
@@ -94,11 +94,10 @@ fn ways(run: &Run, args: &Args) -> Result<u8> {
 /// Adds ways in and says so.
 pub fn add_all(run: &Run, opened: &Opened, owner: &OwnerKeys, ways: Vec<Way>, name: Option<&str>) -> Result<()> {
     let added_at = sys::utc_text(run.clock.now_ns());
-    let mut added = Vec::new();
-    for way in ways {
-        let file = opened.vault.add_way(owner, &way.asking(keys::person()), name, &added_at)?;
-        added.push(AddedWay { number: file.number, kind: file.kind.clone(), name: file.name.clone(), file: file.path() });
-    }
+    let ways: Vec<Way> = ways.into_iter().map(|way| way.asking(keys::person())).collect();
+    let files = opened.vault.add_ways(owner, &ways, name, &added_at)?.into_iter();
+    let added: Vec<AddedWay> =
+        files.map(|file| AddedWay { number: file.number, file: file.path(), kind: file.kind, name: file.name }).collect();
     run.screen.data(&added, || added.iter().map(|way| format!("way in {} added: {}\n", way.number, way.file)).collect())
 }
 
@@ -119,7 +118,14 @@ fn sealer(run: &Run, args: &Args, name: &str) -> Result<u8> {
         true => opened.vault.invite_again(&owner, name)?,
         false => opened.vault.add_sealer(&owner, name, &domain)?,
     };
+    if let Err(e) = opened.state.saw_signers(new.list.number) {
+        run.screen.note(&format!("this host will not notice if the new list of signers goes missing: {}", e.chain()));
+    }
     give(run, args, &new)
+}
+
+fn again(name: &str) -> String {
+    format!("the sealer is known to the vault; make another token: coffre key add --sealer {name} --again")
 }
 
 fn give(run: &Run, args: &Args, new: &NewSealer) -> Result<u8> {
@@ -131,15 +137,13 @@ fn give(run: &Run, args: &Args, new: &NewSealer) -> Result<u8> {
         ));
     }
     let Some(path) = &args.output else {
-        run.screen.plain(&format!("{}\n", *new.token.encode()))?;
+        run.screen.plain(&format!("{}\n", *new.token.encode())).map_err(|e| e.hint(again(name)))?;
         run.screen
             .note(&format!("carry this line to {name} and run coffre enroll there; it works once, and gives nothing without the vault"));
         return Ok(0);
     };
-    sys::write_private(path, format!("{}\n", *new.token.encode()).as_bytes()).map_err(|e| {
-        Error::io(format!("cannot write {}", path.display()), e)
-            .hint(format!("the sealer is known to the vault; make another token: coffre key add --sealer {name} --again"))
-    })?;
+    sys::write_private(path, format!("{}\n", *new.token.encode()).as_bytes())
+        .map_err(|e| Error::io(format!("cannot write {}", path.display()), e).hint(again(name)))?;
     let added = AddedSealer {
         sealer: name.clone(),
         domain: new.keys.domain.short(),

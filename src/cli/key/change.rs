@@ -83,9 +83,9 @@ pub fn rotate(run: &Run) -> Result<u8> {
     let done = opened.vault.rotate(&owner)?;
     run.screen.data(&done, || {
         format!(
-            "epoch {} begins: {} ways in have its keys; sealers use them from their next seal on: {}\n",
+            "epoch {} begins: {} its keys; sealers use them from their next seal on: {}\n",
             done.epoch,
-            output::count(done.ways as u64),
+            if done.ways == 1 { "1 way in has".to_owned() } else { format!("{} ways in have", output::count(done.ways as u64)) },
             done.sealers.join(", ")
         )
     })?;

@@ -4,6 +4,7 @@ use crate::{
     cli::{Run, keys, output},
     error::Result,
     ops::key::{self, Listed},
+    vault::shortened,
 };
 
 /// Runs it.
@@ -25,7 +26,13 @@ fn text(listed: &Listed) -> String {
         .iter()
         .map(|w| {
             let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "-".to_owned());
-            vec![w.number.to_string(), w.kind.clone(), w.name.clone().unwrap_or_default(), known(&w.added), known(&w.what)]
+            let what = match w.standing {
+                None | Some("current") => known(&w.what.as_deref().map(shortened)),
+                Some("behind") => format!("{}  (lacks the keys of now: add it anew)", known(&w.what.as_deref().map(shortened))),
+                Some("removed") => "(was removed, and its file is there again)".to_owned(),
+                Some(_) => "(no owner vouches for it: older than coffre's cards, damaged, or put there by somebody)".to_owned(),
+            };
+            vec![w.number.to_string(), w.kind.clone(), w.name.clone().unwrap_or_default(), known(&w.added), what]
         })
         .collect();
     let sealers: Vec<Vec<String>> = listed

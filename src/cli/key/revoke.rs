@@ -49,9 +49,18 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
             Error::usage(format!("`{text}` is no time")).hint("write 2025-11-08, 2025-11-08T03:00, yesterday, or 3 days ago")
         })?),
     };
+    if let From::Moment(since) = from
+        && since > now
+    {
+        return Err(Error::usage(format!(
+            "--since {} is still to come, and a revocation counts at once",
+            args.since.as_deref().unwrap_or_default()
+        ))
+        .hint("without --since it is revoked from now on, and all that it sealed stays"));
+    }
     let opened = run.globals.open()?;
     let owner = keys::unlock(run.globals, &opened.vault)?;
-    let report = revoke::run(&opened.vault, &owner, &args.sealer, from, args.dry_run)?;
+    let report = revoke::run(&opened.vault, &opened.state, &owner, &args.sealer, from, args.dry_run)?;
     run.screen.data(&report, || text(&report))?;
     Ok(0)
 }
@@ -68,7 +77,7 @@ fn text(r: &Report) -> String {
         Some(list) => format!("revoked {} since {} ({list})\n", output::visible(&r.sealer), r.since),
         None => format!("would revoke {} since {}\n", output::visible(&r.sealer), r.since),
     };
-    text.push_str(&format!("  {} snapshots of it count, {} do not\n", output::count(r.kept), output::count(r.set_aside.len() as u64)));
+    text.push_str(&format!("  of its snapshots {} count, {} do not\n", output::count(r.kept), output::count(r.set_aside.len() as u64)));
     text.extend(r.last.iter().map(|row| line("last good", row)));
     text.extend(r.set_aside.iter().take(LISTED_MAX).map(|row| line("set aside", row)));
     if r.set_aside.len() > LISTED_MAX {

@@ -1,12 +1,10 @@
 //! `coffre restore --dry-run`: a line for every entry that would change; the totals last.
 
-use std::io::{self, BufWriter, Write};
-
 use serde::Serialize;
 
 use crate::{
-    cli::{Run, output},
-    error::{Error, Result},
+    cli::{Run, output, stream::Stream},
+    error::Result,
     ops::restore::{self, Context, Fate, Line, Options, Preview},
 };
 
@@ -29,22 +27,19 @@ enum Row<'a> {
 
 /// Runs it.
 pub fn run(run: &Run, context: &Context, options: &Options) -> Result<u8> {
-    let mut out = Some(BufWriter::new(io::stdout().lock()));
-    let (json, verbose) = (run.globals.json, run.globals.verbose > 0);
+    let mut out = Stream::new(run.screen);
     let mut each = |line: &Line| {
-        if line.fate == Fate::Keep && !verbose {
+        if line.fate == Fate::Keep && run.globals.verbose == 0 {
             return Ok(());
         }
         let path = String::from_utf8_lossy(&line.path);
         let slash = if line.directory { "/" } else { "" };
         let row = Row::Entry { would: line.fate, path: &path, directory: line.directory, bytes: line.bytes };
-        write(&mut out, json, &row, || format!("{} {}{slash}", sign(line.fate), output::visible(&path)))
+        out.row(&row, || format!("{} {}{slash}\n", sign(line.fate), output::visible(&path))).map(drop)
     };
     let totals = restore::preview(context, options, &mut each)?;
-    write(&mut out, json, &Row::Total { would: "total", totals }, || text(&totals))?;
-    if let Some(out) = &mut out {
-        passed(out.flush())?;
-    }
+    let _ = out.row(&Row::Total { would: "total", totals }, || text(&totals))?;
+    out.finish()?;
     Ok(0)
 }
 
@@ -58,31 +53,9 @@ fn sign(fate: Fate) -> char {
     }
 }
 
-/// Writes one line; nothing more once nobody reads.
-fn write(out: &mut Option<impl Write>, json: bool, row: &Row, text: impl FnOnce() -> String) -> Result<()> {
-    let Some(to) = out else { return Ok(()) };
-    let line = match json {
-        true => serde_json::to_string(row).map_err(|e| Error::bug("cannot write JSON").because(e))?,
-        false => text(),
-    };
-    if !passed(writeln!(to, "{line}"))? {
-        *out = None;
-    }
-    Ok(())
-}
-
-/// Whether somebody still reads.
-fn passed(written: io::Result<()>) -> Result<bool> {
-    match written {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(e) => Err(Error::io("cannot write the output", e)),
-    }
-}
-
 fn text(t: &Preview) -> String {
     format!(
-        "would make {}, replace {}, set {} right, delete {}, and keep {}; {} of content at most",
+        "would make {}, replace {}, set {} right, delete {}, and keep {}; {} of content at most\n",
         output::count(t.create),
         output::count(t.replace),
         output::count(t.update),

@@ -30,13 +30,13 @@ impl Node {
     }
 }
 
-fn broken(e: impl std::fmt::Display) -> Error {
+pub(super) fn broken(e: impl std::fmt::Display) -> Error {
     Error::corrupt(format!("a tree node cannot be decoded: {e}"))
 }
 
 /// The user and group names seen last, so that a directory's entries share them.
 #[derive(Default)]
-struct Names([Option<Arc<[u8]>>; 2]);
+pub(super) struct Names([Option<Arc<[u8]>>; 2]);
 
 impl Names {
     fn share(&mut self, slot: usize, name: &[u8]) -> Arc<[u8]> {
@@ -53,8 +53,10 @@ fn decode_node(d: &mut Decoder, names: &mut Names) -> Result<Node> {
         match d.u64().map_err(broken)? {
             0 => version = Some(d.u64().map_err(broken)?),
             1 => {
-                let mut entries = Vec::new();
-                for _ in 0..array_len(d)? {
+                let len = array_len(d)?;
+                // What is claimed is not believed further than a node may go.
+                let mut entries = Vec::with_capacity(usize::try_from(len).unwrap_or(usize::MAX).min(NODE_ENTRIES_MAX));
+                for _ in 0..len {
                     entries.push(decode_entry(d, names)?);
                 }
                 node = Some(Node::Entries(entries));
@@ -77,7 +79,7 @@ fn decode_node(d: &mut Decoder, names: &mut Names) -> Result<Node> {
     }
 }
 
-fn decode_entry(d: &mut Decoder, names: &mut Names) -> Result<Entry> {
+pub(super) fn decode_entry(d: &mut Decoder, names: &mut Names) -> Result<Entry> {
     let mut entry = Entry {
         name: Box::default(),
         mode: 0,

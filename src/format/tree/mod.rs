@@ -1,9 +1,12 @@
-//! Tree nodes: the entries of one directory (docs/FORMAT.md section 5). What they are; `encode` and `decode` are the way to bytes and back.
+//! Tree nodes: the entries of one directory (docs/FORMAT.md section 5). What they are; `encode` and `decode` are the way to bytes and back,
+//! `scan` a short one to names and directories.
 
 mod decode;
 mod encode;
+mod scan;
 
 pub use encode::split;
+pub use scan::Scan;
 
 use std::sync::Arc;
 
@@ -224,6 +227,19 @@ impl Entry {
         }
     }
 
+    /// About how many bytes of memory it takes.
+    pub fn memory(&self) -> usize {
+        let content = match &self.content {
+            Content::File { data: Data::Inline(bytes), holes, .. } => bytes.len() + holes.len() * 16,
+            Content::File { data: Data::Chunks(list), holes, .. } => list.as_bytes().len() + holes.len() * 16,
+            Content::File { data: Data::Lists(parts), holes, .. } => parts.len() * 40 + holes.len() * 16,
+            Content::Symlink(target) => target.len(),
+            _ => 0,
+        };
+        let xattrs: usize = self.xattrs.iter().map(|(name, value)| name.len() + value.len() + 32).sum();
+        size_of::<Self>() + self.name.len() + content + xattrs
+    }
+
     /// Size as `stat` shows it.
     pub fn size(&self) -> u64 {
         match &self.content {
@@ -261,7 +277,7 @@ mod tests {
     }
 
     /// One entry of every kind, in order of names.
-    fn all_kinds() -> Vec<Entry> {
+    pub fn all_kinds() -> Vec<Entry> {
         let id = |n: u8| ChunkId::from_bytes([n; 32]);
         let chunks = ChunkList::pack(&[ChunkRef { id: id(1), len: 10 }, ChunkRef { id: id(2), len: 20 }]);
         let mut linked = entry(b"\xff-hard", 0o100_644, file(5, Data::Inline(b"inner"[..].into()), Vec::new()));
@@ -280,7 +296,7 @@ mod tests {
         ]
     }
 
-    fn encode(entries: &[Entry]) -> Vec<u8> {
+    pub fn encode(entries: &[Entry]) -> Vec<u8> {
         let encoded: Vec<Vec<u8>> = entries.iter().map(Entry::encode).collect();
         Node::encode_entries(encoded.iter().map(Vec::as_slice))
     }

@@ -18,7 +18,8 @@ use crate::{
     format::{Digest, Digester},
     ops::{
         audit::{Context, Report},
-        verify::{Pruned, check_sidecars, find_beside, listed},
+        chain::taken_away,
+        verify::{Pruned, check_sidecars, check_signatures, find_beside, listed},
     },
     store::Key,
     sys,
@@ -45,6 +46,9 @@ struct Tally {
 pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> {
     let store = &*context.vault.store;
     let pruned = Pruned::load(context.vault, report.owner.clone().as_deref(), &mut report.findings)?;
+    let taken = taken_away(context.vault, chain, &report.findings, |id| pruned.is_forgotten(id))?;
+    report.notices.retain(|notice| taken.iter().all(|f| f.object != notice.object));
+    report.findings.extend(taken);
     let mut wanted = listed(chain);
     pruned.apply(&mut wanted);
     let beside = find_beside(store, &wanted)?;
@@ -52,6 +56,10 @@ pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> 
         wanted.iter().filter(|(key, _)| key.as_str().starts_with("keys/")).map(|(key, digest)| (key.second(), *digest)).collect();
     wanted.extend(beside.copies.into_iter().chain(keys));
     report.findings.extend(check_sidecars(store, &beside.sidecars, context.cancel)?);
+    if context.vault.config.parity > 0 {
+        let copies = check_signatures(store, &wanted, &report.findings, context.cancel)?;
+        report.findings.extend(copies);
+    }
     let mut there: BTreeMap<Key, u64> = BTreeMap::new();
     store.list("", &mut |key, len| {
         there.insert(key, len);

@@ -10,7 +10,7 @@ use crate::{
         plan::{Item, Plan},
     },
     store::Store,
-    vault::Finding,
+    vault::{Finding, Trouble},
 };
 
 /// Bytes of an object in memory at once; a shorter object is stored in one go.
@@ -47,7 +47,7 @@ pub fn carry(context: &Context, plan: &Plan, began: Duration) -> Result<Carried>
                 }
                 Err(e) if e.kind() == ErrorKind::Missing => done.vanished = true,
                 Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Conflict) => {
-                    done.findings.push(Finding::new(item.key.as_str(), e.chain()));
+                    done.findings.push(Finding::of(Trouble::Altered, item.key.as_str(), e.chain()));
                 }
                 Err(e) => return Err(e),
             }

@@ -12,7 +12,7 @@ use crate::{
         plan::{self, Item},
     },
     store::Store,
-    vault::Finding,
+    vault::{Finding, Trouble},
 };
 
 /// Reads every object that the copy should have, on both sides. Returns how many are equal, and what is wrong with the others.
@@ -21,9 +21,9 @@ pub fn compare(context: &Context, which: &[Which]) -> Result<(u64, Vec<Finding>)
     let sides = look::look_at_all(context, which)?;
     let lacking = plan::plan(&sides);
     let mut findings: Vec<Finding> = lacking.findings.clone();
-    findings.extend(lacking.waves.iter().flatten().map(|item| Finding::new(item.key.as_str(), "is not in the copy")));
+    findings.extend(lacking.waves.iter().flatten().map(|item| Finding::of(Trouble::Deleted, item.key.as_str(), "is not in the copy")));
     // What both sides have is what would be carried to an empty place, less what lacks.
-    let all = plan::plan(&look::Sides { to: look::Listing::new(), forked: Vec::new(), ..sides.clone() });
+    let all = plan::plan(&look::Sides { to: look::Listing::new(), forked: Vec::new(), gone: Default::default(), ..sides.clone() });
     let both: Vec<&Item> = all.waves.iter().flatten().filter(|item| sides.to.get(&item.key) == Some(&item.len)).collect();
     let total: u64 = both.iter().map(|item| item.len).sum();
     let found: Mutex<(u64, u64, Vec<Finding>)> = Mutex::new((0, 0, findings));
@@ -41,7 +41,7 @@ pub fn compare(context: &Context, which: &[Which]) -> Result<(u64, Vec<Finding>)
         let mut found = found.lock().expect("nobody panics while comparing");
         found.0 += u64::from(text.is_none());
         found.1 += item.len;
-        found.2.extend(text.map(|text| Finding::new(item.key.as_str(), text)));
+        found.2.extend(text.map(|text| Finding::of(Trouble::Altered, item.key.as_str(), text)));
         context.told(began, found.0, found.1, total, item.key.as_str());
         Ok(())
     })?;

@@ -7,7 +7,7 @@ use crate::{
     format::{Config, Receipt, SnapshotKey},
     ops::copy::{Context, Which, plan::Bounds},
     store::{self, Key, Store},
-    vault::{Chain, SignerList, Vault},
+    vault::{Chain, Condemnation, Journal, SignerList, Vault},
 };
 
 /// Longest list of objects below `gc/` accepted, in bytes.
@@ -29,10 +29,14 @@ pub struct Sides {
     pub to: Listing,
     /// Receipts of the vault: those that the copy lacks, or all.
     pub chain: Chain,
+    /// Days for which the vault has its objects held.
+    pub lock_days: u32,
     /// Which snapshots are wanted, of each sealer.
     pub bounds: Bounds,
     /// Objects that lists below `gc/` of the vault name: what is to go, or went, and what takes its place.
     pub decided: BTreeSet<Key>,
+    /// Objects that the owner's own retention of the copy took out of it: they do not come back.
+    pub gone: BTreeSet<Key>,
     /// Sealers whose newest snapshot that both sides have is not the same on both.
     pub forked: Vec<SnapshotKey>,
 }
@@ -59,7 +63,47 @@ pub fn look(context: &Context, which: &[Which]) -> Result<Sides> {
     }
     let bounds = Bounds::of(which, &from, &chain)?;
     let forked = forked(context, &from, &to)?;
-    Ok(Sides { from, to, chain, bounds, decided, forked })
+    let gone = gone(context, &vault, &from, &to)?;
+    Ok(Sides { from, to, chain, lock_days: vault.config.lock_days, bounds, decided, gone, forked })
+}
+
+/// What records that only the copy has say is gone: snapshots, and what was deleted with them.
+///
+/// A snapshot that comes later may need some of what was deleted, and a relay cannot tell what: while one is lacking, packs and segments
+/// travel once more, and the next prune of the copy spares or deletes them.
+fn gone(context: &Context, vault: &Vault, from: &Listing, to: &Listing) -> Result<BTreeSet<Key>> {
+    let mut gone = BTreeSet::new();
+    let is_own = |key: &Key| key.as_str().starts_with("gc/") && key.as_str().ends_with(".txt.sig") && !from.contains_key(key);
+    if !to.contains_key(&Key::fixed("VAULT")) || !to.keys().any(is_own) {
+        return Ok(gone);
+    }
+    let copy = Vault { store: context.to.clone(), config: vault.config.clone() };
+    let journal = Journal::load(&copy, None)?;
+    for forgotten in journal.forgotten.values().filter(|forgotten| forgotten.gone) {
+        let place = &forgotten.key;
+        for key in [Key::manifest(place), Key::receipt(place), Key::signature(place)] {
+            gone.extend([key.second(), key]);
+        }
+    }
+    if signed(from).any(|(_, key)| !to.contains_key(key) && !gone.contains(key)) {
+        return Ok(gone);
+    }
+    for condemnation in journal.condemnations.iter().filter(|condemnation| condemnation.settled && is_own(&signature_of(condemnation))) {
+        let lines = match journal.condemned(&copy, condemnation) {
+            Ok(lines) => lines,
+            // A list that is damaged says nothing: what it names travels once more.
+            Err(e) if matches!(e.kind(), ErrorKind::Missing | ErrorKind::Corrupt) => continue,
+            Err(e) => return Err(e),
+        };
+        for key in lines.iter().filter_map(|line| Key::parse(&line.path)) {
+            gone.extend([key.sidecar().unwrap_or_else(|| key.second()), key]);
+        }
+    }
+    Ok(gone)
+}
+
+fn signature_of(condemnation: &Condemnation) -> Key {
+    Key::fixed(format!("{}.sig", condemnation.key()))
 }
 
 /// Looks at both sides, with every receipt.

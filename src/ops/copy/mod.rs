@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::{
     error::{Error, Result},
     event::{Event, HowFar, Sink},
+    format::SnapshotKey,
     store::Store,
     sys::{self, Cancel, Clock},
     vault::Finding,
@@ -63,6 +64,9 @@ pub struct Report {
     pub dry_run: bool,
     /// Snapshots that the copy has now and had not before.
     pub snapshots: u64,
+    /// Those that it had not, where nothing was copied.
+    #[serde(skip)]
+    pub lacking: Vec<SnapshotKey>,
     /// Objects copied; each was read back, and is what its name or the vault says.
     pub objects: u64,
     /// Their bytes.
@@ -86,13 +90,17 @@ pub fn run(context: &Context, options: &Options) -> Result<Report> {
     let mut report = Report { from: context.from.describe(), to: context.to.describe(), dry_run: options.dry_run, ..Report::default() };
     for round in 1.. {
         let sides = look::look(context, &options.which)?;
+        if sides.lock_days > 0 && !options.dry_run && context.to.holds()?.locks {
+            context.to.hold(sides.lock_days);
+        }
         let plan = plan::plan(&sides);
         report.findings = plan.findings.clone();
         report.present = plan.present;
         if options.dry_run {
-            report.snapshots += plan.snapshots;
+            report.snapshots += plan.lacking.len() as u64;
             report.objects += plan.objects();
             report.bytes += plan.bytes();
+            report.lacking = plan.lacking;
             break;
         }
         let carried = carry::carry(context, &plan, began)?;

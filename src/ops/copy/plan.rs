@@ -12,7 +12,7 @@ use crate::{
     format::{Digest, Receipt, SnapshotKey},
     ops::copy::look::{Listing, Sides, signed},
     store::Key,
-    vault::{Chain, Committed, Finding},
+    vault::{Chain, Committed, Finding, Trouble},
 };
 
 /// Snapshots of one sealer whose objects travel together: their small objects cost one round trip a wave, not one each.
@@ -115,7 +115,7 @@ pub struct Plan {
     /// Objects that may travel at once, wave by wave.
     pub waves: Vec<Vec<Item>>,
     /// Snapshots that the copy will have and has not now.
-    pub snapshots: u64,
+    pub lacking: Vec<SnapshotKey>,
     /// Objects that both sides have.
     pub present: u64,
     /// What is wrong on one of the sides.
@@ -140,7 +140,7 @@ pub fn plan(sides: &Sides) -> Plan {
     draft.plan.findings.extend(sides.chain.findings.iter().cloned());
     for place in &sides.forked {
         let text = "is not the same on both sides: somebody sealed into the copy under this name, or one side was changed";
-        draft.plan.findings.push(Finding::new(place.receipt(), text));
+        draft.plan.findings.push(Finding::of(Trouble::Fork, place.receipt(), text));
     }
     draft.publics();
     draft.decisions();
@@ -161,6 +161,9 @@ impl Draft<'_> {
     /// The object at `key`, if it is to be carried and is not yet taken.
     fn item(&mut self, key: &Key, digest: Option<Digest>) -> Option<Item> {
         let len = *self.sides.from.get(key)?;
+        if self.sides.gone.contains(key) && !self.sides.to.contains_key(key) {
+            return None;
+        }
         if !self.taken.insert(key.clone()) {
             return None;
         }
@@ -169,7 +172,7 @@ impl Draft<'_> {
             Some(there) if *there == len => None,
             Some(there) => {
                 let text = format!("is {len} bytes long in the vault and {there} in the copy: one of them is damaged");
-                self.plan.findings.push(Finding::new(key.as_str(), text));
+                self.plan.findings.push(Finding::of(Trouble::Altered, key.as_str(), text));
                 None
             }
         }
@@ -185,7 +188,8 @@ impl Draft<'_> {
     /// Keys, signers, and last `VAULT`: until it stands, there is no vault.
     fn publics(&mut self) {
         self.wave(|path| (!path.contains('/') && path != "VAULT") || path.starts_with("keys/") || path.starts_with("parity/keys/"));
-        self.wave(|path| path.starts_with("signers/") && !path.ends_with(".sig"));
+        // As they were written: nobody ever sees a list without its signature.
+        self.wave(|path| path.starts_with("signers/") && path.ends_with(".sig"));
         self.wave(|path| path.starts_with("signers/"));
         self.wave(|path| path == "VAULT");
     }
@@ -225,7 +229,8 @@ impl Draft<'_> {
         let own: BTreeMap<Key, Digest> = lasting(&committed.receipt).collect();
         for (key, digest) in &own {
             if !sides.from.contains_key(key) && !sides.to.contains_key(key) && !sides.decided.contains(key) {
-                self.plan.findings.push(Finding::new(key.as_str(), "is gone from the vault, and not in the copy either"));
+                let text = "is gone from the vault, and not in the copy either";
+                self.plan.findings.push(Finding::of(Trouble::Deleted, key.as_str(), text));
             }
             let Some(item) = self.item(key, Some(*digest)) else { continue };
             batch.bytes += item.len;
@@ -235,12 +240,12 @@ impl Draft<'_> {
             }
         }
         // What repairs an object travels with it.
-        let repairs: Vec<Key> = own.keys().filter_map(sidecar).filter(|key| sides.from.contains_key(key)).collect();
+        let repairs: Vec<Key> = own.keys().filter_map(Key::sidecar).filter(|key| sides.from.contains_key(key)).collect();
         batch.packs.extend(repairs.iter().filter_map(|key| self.item(key, None)));
         let id = Digest::from_bytes(*committed.id.as_bytes());
         batch.receipts.extend(self.item(&Key::receipt(&committed.key), Some(id)));
         if let Some(item) = self.item(&Key::signature(&committed.key), None) {
-            self.plan.snapshots += 1;
+            self.plan.lacking.push(committed.key.clone());
             batch.signatures.push(item);
         }
     }
@@ -251,17 +256,16 @@ impl Draft<'_> {
         self.plan.waves.extend(batch.signatures.into_iter().map(|item| vec![item]));
     }
 
-    /// Everything else that lies there: parity of objects that are in the copy, and what a later version may add.
+    /// Everything else that lies there: what lies beside objects that are in the copy, and what a later version may add.
     fn rest(&mut self) {
         let sides = self.sides;
-        let here: BTreeSet<&str> = sides.to.keys().chain(&self.taken).map(stem).collect();
-        let belongs = |path: &str| {
-            let key = Key::fixed(path);
-            match path.split('/').next() {
-                Some("packs" | "index" | "snaps" | "gc" | "signers" | "keys" | "damaged") => false,
-                Some("parity") => key.file_name().len() != 68 || here.contains(stem(&key)),
-                _ => true,
-            }
+        let beside: BTreeSet<Key> = sides.to.keys().chain(&self.taken).map(|key| key.sidecar().unwrap_or_else(|| key.second())).collect();
+        let belongs = |path: &str| match path.split('/').next() {
+            Some("packs" | "index" | "snaps" | "gc" | "signers" | "keys" | "damaged") => false,
+            // A token works once, and not once more for each copy.
+            Some("enrol") => false,
+            Some("parity") => beside.contains(&Key::fixed(path)),
+            _ => true,
         };
         let keys: Vec<Key> = sides.from.keys().filter(|key| belongs(key.as_str())).cloned().collect();
         let wave = keys.iter().filter_map(|key| self.item(key, None)).collect();
@@ -291,16 +295,4 @@ fn lasting(receipt: &Receipt) -> impl Iterator<Item = (Key, Digest)> + '_ {
         let manifest = SnapshotKey::parse(&line.path).is_some_and(|(_, suffix)| suffix == "age");
         Key::parse(&line.path).filter(|_| bulk || manifest).map(|key| (key, line.digest))
     })
-}
-
-/// The parity file of an object that is named by its hash.
-fn sidecar(key: &Key) -> Option<Key> {
-    let name = key.digest()?.to_string();
-    Some(Key::fixed(format!("parity/{}/{name}.par", &name[..2])))
-}
-
-/// The name of an object without its ending.
-fn stem(key: &Key) -> &str {
-    let name = key.file_name();
-    name.split_once('.').map_or(name, |(stem, _)| stem)
 }

@@ -1,23 +1,27 @@
 //! What stood where in the snapshots of one host: the first one whole, of every other one what differs from the one before.
 //!
-//! In order of time, so each object is read once, by all cores; what they find is put together in order.
+//! In order of time, so each object is read once, by all cores; what they find is put together in order. `trees` says what differs.
 
 use std::collections::BTreeMap;
 
-use super::Wanted;
+use super::{
+    Wanted,
+    trees::{Step, Steps, Trees},
+};
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::Result,
     format::Entry,
     ops::{
         look::Look,
         row::{Facet, facets},
     },
     sys::{self, Cancel},
-    vault::{Go, Side, walk_changes},
 };
 
 /// Threads that compare snapshots.
 const THREADS_MAX: usize = 4;
+/// Snapshots that are compared before what was found is put together: what they found is in memory.
+const PAIRS_MAX: usize = 128;
 
 /// A path at which something wanted stood, and the snapshots that have it there.
 pub struct Sighting {
@@ -35,20 +39,6 @@ pub struct Sighting {
     since: Option<usize>,
 }
 
-/// Something wanted came to a path, or left it.
-struct Step {
-    path: Vec<u8>,
-    new: Option<Entry>,
-}
-
-/// What a comparison found.
-#[derive(Default)]
-struct Steps {
-    steps: Vec<Step>,
-    unreadable: usize,
-    reason: Option<String>,
-}
-
 /// Everything wanted in the snapshots of one host.
 #[derive(Default)]
 pub struct Seen {
@@ -62,15 +52,19 @@ pub struct Seen {
 
 /// Looks through the snapshots with the numbers `among`, in order, of one host.
 pub fn look_through(look: &Look, among: &[usize], wanted: &Wanted, cancel: &Cancel) -> Result<Seen> {
+    let trees = Trees::new(look, wanted, cancel);
     let pairs: Vec<(Option<usize>, usize)> =
         std::iter::once(None).chain(among.iter().copied().map(Some)).zip(among.iter().copied()).collect();
     let mut seen = Seen::default();
-    for (at, steps) in sys::in_parallel(&pairs, THREADS_MAX, |pair| compare(look, *pair, wanted, cancel)).into_iter().enumerate() {
-        let steps = steps?;
-        seen.unreadable += steps.unreadable;
-        seen.reason = seen.reason.or(steps.reason);
-        for step in steps.steps {
-            take(look, among, at, step, &mut seen.sightings);
+    for (block, pairs) in pairs.chunks(PAIRS_MAX).enumerate() {
+        let compared = sys::in_parallel(pairs, THREADS_MAX, |(old, new)| trees.compare(*old, *new));
+        for (n, found) in compared.into_iter().enumerate() {
+            let Steps { steps, unreadable, reason } = found?;
+            seen.unreadable += unreadable;
+            seen.reason = seen.reason.or(reason);
+            for step in steps {
+                take(look, among, block * PAIRS_MAX + n, step, &mut seen.sightings);
+            }
         }
     }
     for sighting in seen.sightings.values_mut() {
@@ -81,13 +75,21 @@ pub fn look_through(look: &Look, among: &[usize], wanted: &Wanted, cancel: &Canc
 
 /// Takes one step up, found in the snapshot of place `at`.
 fn take(look: &Look, among: &[usize], at: usize, step: Step, sightings: &mut BTreeMap<Vec<u8>, Sighting>) {
-    let Some(entry) = step.new else {
-        if let Some(sighting) = sightings.get_mut(&step.path) {
-            leave(among, at, sighting);
+    let (path, entry) = match step {
+        Step::Came(path, entry) => (path, *entry),
+        Step::Left(path) => {
+            if let Some(sighting) = sightings.get_mut(&path) {
+                leave(among, at, sighting);
+            }
+            return;
         }
-        return;
+        Step::Anew(dir) => {
+            let from = [&dir[..], b"/"].concat();
+            sightings.range_mut(from.clone()..).take_while(|(path, _)| path.starts_with(&from)).for_each(|(_, s)| leave(among, at, s));
+            return;
+        }
     };
-    match sightings.get_mut(&step.path) {
+    match sightings.get_mut(&path) {
         Some(sighting) => {
             leave(among, at, sighting);
             let one_domain = look.line.domain(sighting.last) == look.line.domain(among[at]);
@@ -96,7 +98,7 @@ fn take(look: &Look, among: &[usize], at: usize, step: Step, sightings: &mut BTr
         }
         None => {
             let n = among[at];
-            sightings.insert(step.path, Sighting { entry, versions: 1, first: n, last: n, count: 0, since: Some(at) });
+            sightings.insert(path, Sighting { entry, versions: 1, first: n, last: n, count: 0, since: Some(at) });
         }
     }
 }
@@ -107,40 +109,6 @@ fn leave(among: &[usize], at: usize, sighting: &mut Sighting) {
         sighting.count += at - since;
         sighting.last = among[at - 1];
     }
-}
-
-/// What of what is wanted comes and goes from one snapshot to the next; everything, if there is no one before.
-fn compare(look: &Look, (old, new): (Option<usize>, usize), wanted: &Wanted, cancel: &Cancel) -> Result<Steps> {
-    let mut found = Steps::default();
-    let new_side = look.side(new);
-    let old_side = old.map_or_else(|| new_side.clone(), |old| look.side(old));
-    let sides: (&Side, &Side) = (&old_side, &new_side);
-    let mut unreadable = |e: Error| match e.kind() {
-        ErrorKind::Corrupt | ErrorKind::Missing => {
-            found.unreadable += 1;
-            found.reason.get_or_insert_with(|| e.chain());
-            Ok(())
-        }
-        _ => Err(e),
-    };
-    let steps = &mut found.steps;
-    walk_changes(
-        &look.dirs,
-        sides,
-        (old.map(|_| old_side.root), Some(new_side.root)),
-        |path, pair| {
-            cancel.check()?;
-            let above = &path[..path.iter().rposition(|b| *b == b'/').unwrap_or(0)];
-            let is_wanted = |entry: &Entry| wanted.is(above, entry);
-            let new = pair.new.as_ref().map(|held| held.entry()).filter(|entry| is_wanted(entry));
-            if new.is_some() || pair.old.as_ref().is_some_and(|held| is_wanted(held.entry())) {
-                steps.push(Step { path: path.to_vec(), new: new.cloned() });
-            }
-            Ok(Go::In)
-        },
-        |_, e| unreadable(e),
-    )?;
-    Ok(found)
 }
 
 /// Whether two entries of one path are told as one; directories are, whatever is in them.

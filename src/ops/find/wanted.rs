@@ -16,6 +16,8 @@ pub struct Wanted {
     /// The pattern has a slash, so it is for whole paths.
     whole_path: bool,
     ignore_case: bool,
+    /// What names must match, if that can be told by itself.
+    last_part: Option<Vec<u8>>,
     /// Of one of these types.
     pub types: Vec<Type>,
     /// At least so many bytes.
@@ -46,7 +48,25 @@ impl Wanted {
         if ignore_case {
             pattern.make_ascii_lowercase();
         }
-        Ok(Self { pattern, whole_path, ignore_case, ..Self::default() })
+        let last_part = match pattern.iter().rposition(|b| *b == b'/') {
+            None => Some(pattern.clone()),
+            // Two stars, or a slash in brackets, may reach across slashes.
+            Some(_) if pattern.contains(&b'[') => None,
+            Some(at) => Some(pattern[at + 1..].to_vec()).filter(|last| !last.windows(2).any(|stars| stars == b"**")),
+        };
+        Ok(Self { pattern, whole_path, ignore_case, last_part, ..Self::default() })
+    }
+
+    /// Whether an entry of this name can be wanted, wherever it stands.
+    pub fn may_be_named(&self, name: &[u8]) -> bool {
+        match &self.last_part {
+            // What a name has to match is all there is, or what follows the last slash.
+            Some(last) => match self.ignore_case {
+                true => glob::matches(last, &name.to_ascii_lowercase(), Slash::Plain),
+                false => glob::matches(last, name, Slash::Plain),
+            },
+            None => true,
+        }
     }
 
     /// Whether `entry`, which stands in the directory `above` (`` or `/a/b`), is wanted.
@@ -110,12 +130,22 @@ mod tests {
             ("/etc", "", "etc", true),
             ("etc/x", "/etc", "x", true),
             ("NGINX.conf", "/etc", "nginx.conf", false),
+            ("/etc/**", "/etc/a", "b", true),
+            ("etc/[x/]y", "/etc", "xy", true),
+            ("etc/[x/]y", "/etc/x", "y", false),
+            ("etc\\/x*", "/etc", "x1", true),
         ];
         for (pattern, above, name, expected) in cases {
             let wanted = Wanted::new(pattern.as_bytes(), false).unwrap();
             assert_eq!(wanted.is(above.as_bytes(), &entry(name, 1)), expected, "{pattern} {above}/{name}");
+            assert!(wanted.may_be_named(name.as_bytes()) || !expected, "{pattern} {above}/{name}");
         }
-        assert!(Wanted::new(b"NGINX.*", true).unwrap().is(b"", &entry("nginx.CONF", 1)));
+        for pattern in [&b"NGINX.*"[..], b"/*.CONF"] {
+            let wanted = Wanted::new(pattern, true).unwrap();
+            assert!(wanted.is(b"", &entry("nginx.CONF", 1)) && wanted.may_be_named(b"nginx.CONF"));
+        }
+        let html = Wanted::new(b"site/*.html", false).unwrap();
+        assert!(html.may_be_named(b"a.html") && !html.may_be_named(b"a.txt"));
         assert!(Wanted::new(b"[a", false).is_err());
     }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     error::Result,
-    vault::{OwnerKeys, SealerKeys, SignerList, StateDir, Vault, WayFile, way_files},
+    vault::{OwnerKeys, SealerKeys, SignerList, Standing, StateDir, Vault, WayFile, way_files},
 };
 
 /// One way in.
@@ -24,6 +24,9 @@ pub struct WayRow {
     pub what: Option<String>,
     /// When it was added. Only an owner knows.
     pub added: Option<String>,
+    /// What it is worth: `current`, `behind` (without the keys of the current epoch), `unproven` (no card of an owner) or `removed` (its file
+    /// came back). Only an owner knows.
+    pub standing: Option<&'static str>,
 }
 
 /// One sealer.
@@ -73,18 +76,31 @@ pub fn list(vault: &Vault, owner: Option<&OwnerKeys>, state: &StateDir) -> Resul
         here: here.as_ref() == Some(&s.name),
         revoked: s.revoked.as_ref().map(|r| r.since_text()),
     });
-    let ways = way_files(&*vault.store)?;
-    let way = |file: &WayFile| {
-        let card = owner.and_then(|owner| vault.card(owner, file).ok());
+    let row = |file: &WayFile, standing: Option<&Standing>| {
+        let card = standing.and_then(Standing::card);
         WayRow {
             number: file.number,
             kind: file.kind.clone(),
             name: file.name.clone(),
             file: file.path(),
-            what: card.as_ref().map(|card| card.what.clone()),
-            added: card.map(|card| card.added),
+            what: card.map(|card| card.what.clone()),
+            added: card.map(|card| card.added.clone()),
+            standing: standing.map(word),
         }
     };
+    let ways = match owner {
+        Some(owner) => vault.ways(owner)?.iter().map(|(file, standing)| row(file, Some(standing))).collect(),
+        None => way_files(&*vault.store)?.iter().map(|file| row(file, None)).collect(),
+    };
     let epoch = owner.map(OwnerKeys::epoch);
-    Ok(Listed { epoch, owner: signers.owner().map(str::to_owned), ways: ways.iter().map(way).collect(), sealers: sealers.collect() })
+    Ok(Listed { epoch, owner: signers.owner().map(str::to_owned), ways, sealers: sealers.collect() })
+}
+
+fn word(standing: &Standing) -> &'static str {
+    match standing {
+        Standing::Counts(_) => "current",
+        Standing::Behind(_) => "behind",
+        Standing::Unproven { .. } => "unproven",
+        Standing::Removed => "removed",
+    }
 }

@@ -75,8 +75,7 @@ pub fn reasons(
 /// to the store if that was later: a clock that was behind makes no grace shorter.
 pub fn due_ns(context: &Context, condemnation: &Condemnation) -> Result<i128> {
     let stored = context.vault.store.stored_ns(&Key::fixed(format!("{}.sig", condemnation.key())))?;
-    let since = stored.map_or(condemnation.time_ns, |stored| stored.max(condemnation.time_ns));
-    Ok(since + i128::from(condemnation.grace_secs) * 1_000_000_000)
+    Ok(condemnation.due_ns() + stored.map_or(0, |stored| (stored - condemnation.time_ns).max(0)))
 }
 
 /// What makes this machine's clock look wrong, held against the newest receipts: nothing is deleted by such a clock.

@@ -1,16 +1,16 @@
-//! What everything else is judged by: lists of signers, receipts, and their signatures. Each pair is right when the signature is.
+//! What everything else is judged by: lists of signers, the owner's decisions, receipts, and their signatures. Each pair is right when the signature is.
 
 use std::collections::BTreeSet;
 
 use crate::{
     error::Result,
-    format::{SnapshotId, SnapshotKey},
+    format::{Receipt, SnapshotId, SnapshotKey},
     ops::{
         repair::{How, Work, load_signers},
         verify::Pruned,
     },
     store::{self, Key},
-    vault::{Chain, Finding, SignerList, check_receipt, is_as_made},
+    vault::{Chain, Finding, SignerList, check_receipt, is_as_made, is_record},
 };
 
 /// Longest list, receipt or signature looked at, in bytes.
@@ -34,13 +34,39 @@ pub fn signers(work: &mut Work) -> Result<SignerList> {
     load_signers(work)
 }
 
+/// Puts the decisions of `owner` right.
+pub fn records(work: &mut Work, owner: &str) -> Result<()> {
+    let mut names = BTreeSet::new();
+    for folder in ["gc", "parity/gc"] {
+        for (key, _) in store::list_all(&*work.context.store, folder)? {
+            let name = key.file_name();
+            names.extend(name.strip_suffix(".txt").or(name.strip_suffix(".txt.sig")).map(str::to_owned));
+        }
+    }
+    for name in names {
+        work.context.cancel.check()?;
+        let (record, signature) = (Key::fixed(format!("gc/{name}.txt")), Key::fixed(format!("gc/{name}.txt.sig")));
+        pair(work, &record, &signature, |bytes, signed| is_record(owner, &name, bytes, signed))?;
+    }
+    Ok(())
+}
+
 /// Puts receipts right that cannot be read or that a later one misses; true if any was.
 pub fn receipts(work: &mut Work, signers: &SignerList, chain: &Chain, pruned: &Pruned) -> Result<bool> {
-    // A snapshot of which nothing is left in its place is only brought back if the chain wants it: it may have been forgotten.
+    // A snapshot of which nothing is left in its place is only brought back if it was not forgotten.
     let mut places: BTreeSet<SnapshotKey> =
         chain.findings.iter().filter_map(|f| SnapshotKey::parse(&f.object)).map(|(place, _)| place).collect();
     for (key, _) in store::list_all(&*work.context.store, "snaps")? {
         if let Some((place, "b3" | "b3.sig")) = SnapshotKey::parse(key.as_str()) {
+            places.insert(place);
+        }
+    }
+    for (key, _) in store::list_all(&*work.context.store, "parity/snaps")? {
+        // The second copy of a signature is made after the commit.
+        let place = key.as_str().strip_prefix("parity/").and_then(SnapshotKey::parse);
+        let Some((place, _)) = place.filter(|(_, suffix)| *suffix == "b3.sig") else { continue };
+        let id = store::get_all(&*work.context.store, &Key::receipt(&place).second(), LEN_MAX).ok().map(|bytes| Receipt::id(&bytes));
+        if id.is_some_and(|id| !pruned.is_forgotten(&id)) {
             places.insert(place);
         }
     }

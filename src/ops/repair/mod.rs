@@ -6,6 +6,9 @@
 mod foundations;
 mod objects;
 mod redundancy;
+mod source;
+
+pub use source::{FromSource, from_source};
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -107,6 +110,9 @@ pub fn run(context: &Context, scope: &Scope) -> Result<Report> {
     let signers = foundations::signers(&mut work)?;
     // What the owner gave up is not brought back.
     let owner = context.owner.as_deref().or(signers.signers.owner());
+    if let Some(owner) = owner {
+        foundations::records(&mut work, owner)?;
+    }
     let pruned = Pruned::load(&vault, owner, &mut Vec::new())?;
     let mut chain = vault.chain(&signers, |_| 0)?;
     for _ in 0..ROUNDS_MAX {

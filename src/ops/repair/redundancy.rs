@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::{
     error::Result,
-    format::{Digest, Sidecar},
+    format::Digest,
     ops::repair::{How, Scope, Work, objects::is_sound},
-    store::{self, Key, Store},
-    vault::{Finding, SIDECAR_LEN_MAX, is_damage, make_sidecar},
+    store::{self, Key},
+    vault::{Finding, is_damage, is_whole_sidecar, make_sidecar},
 };
 
 /// Longest object that has a second copy, in bytes.
@@ -25,7 +25,7 @@ pub fn renew(work: &mut Work, listed: &BTreeMap<Key, Digest>, scope: &Scope) -> 
         }
         let store = &*work.context.store;
         let bytes = match key.sidecar() {
-            Some(_) if is_whole_sidecar(store, &beside)? => None,
+            Some(_) if is_whole_sidecar(store, key).or_else(|e| if is_damage(&e) { Ok(false) } else { Err(e) })? => None,
             Some(_) => make_sidecar(store, &work.vault.config, key, wanted).or_else(|e| if is_damage(&e) { Ok(None) } else { Err(e) })?,
             None if is_sound(store, &beside, wanted)? => None,
             None if is_sound(store, key, wanted)? => Some(store::get_all(store, key, COPIED_LEN_MAX)?),
@@ -43,7 +43,8 @@ fn signatures(work: &mut Work, listed: &BTreeMap<Key, Digest>) -> Result<()> {
     if work.vault.config.parity == 0 {
         return Ok(());
     }
-    for key in listed.keys().filter(|key| key.as_str().ends_with(".b3")) {
+    let is_signed = |key: &&Key| key.as_str().ends_with(".txt") || (key.as_str().starts_with("snaps/") && key.as_str().ends_with(".b3"));
+    for key in listed.keys().filter(is_signed) {
         let signature = Key::fixed(format!("{key}.sig"));
         let store = &*work.context.store;
         let damaged = |f: &Finding| f.object == key.as_str();
@@ -56,13 +57,4 @@ fn signatures(work: &mut Work, listed: &BTreeMap<Key, Digest>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether every byte of a sidecar is as it was written.
-pub fn is_whole_sidecar(store: &dyn Store, key: &Key) -> Result<bool> {
-    match store::get_all(store, key, SIDECAR_LEN_MAX) {
-        Ok(bytes) => Ok(Sidecar::decode(&bytes).is_ok_and(|sidecar| sidecar.is_whole)),
-        Err(e) if is_damage(&e) => Ok(false),
-        Err(e) => Err(e),
-    }
 }

@@ -66,7 +66,7 @@ impl Apply<'_> {
         let jobs = (0..self.plan.plain.len()).step_by(JOBS_EACH).map(|at| Unit::Jobs(at..(at + JOBS_EACH).min(self.plan.plain.len())));
         let pieces = units_of(&self.plan.pieces).into_iter().map(Unit::Pieces);
         let in_order = self.plan.in_order.iter().map(|job| Unit::InOrder(*job));
-        let units: Vec<Unit> = jobs.chain(pieces).chain(in_order).collect();
+        let units: Vec<Unit> = spread(jobs.collect(), pieces.collect()).into_iter().chain(in_order).collect();
         self.each(workers, units.len(), |hands, n| match &units[n] {
             Unit::Jobs(range) => self.plan.plain[range.clone()].iter().try_for_each(|job| self.plain(hands, *job)),
             Unit::Pieces(range) => self.pieces(hands, &self.plan.pieces[range.clone()]),
@@ -242,6 +242,20 @@ impl Apply<'_> {
 }
 
 /// Fails if what the system says holds for every other file too.
+/// Both lists in their order, the shorter one spread evenly over the longer one: files that are in the tree itself take time and have no bytes,
+/// so that an estimate by bytes would be far off if all of them came first.
+fn spread<T>(a: Vec<T>, b: Vec<T>) -> Vec<T> {
+    let (a_len, b_len) = (a.len(), b.len());
+    let (mut a, mut b) = (a.into_iter(), b.into_iter());
+    let mut spread = Vec::with_capacity(a_len + b_len);
+    for n in 0..a_len + b_len {
+        let is_behind = (a_len - a.len()) * (a_len + b_len) <= n * a_len;
+        let next = if is_behind { a.next().or_else(|| b.next()) } else { b.next().or_else(|| a.next()) };
+        spread.extend(next);
+    }
+    spread
+}
+
 fn stop_if_hopeless(e: &std::io::Error, path: impl FnOnce() -> Vec<u8>) -> Result<()> {
     use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     match e.kind() {
@@ -251,5 +265,17 @@ fn stop_if_hopeless(e: &std::io::Error, path: impl FnOnce() -> Vec<u8>) -> Resul
             Err(Error::io(what, e).hint("make room and run the same command again: it goes on, and fetches nothing again that is whole"))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn the_shorter_list_is_spread_over_the_longer_one() {
+        let of = |a: usize, b: usize| spread(vec!['a'; a], vec!['b'; b]).into_iter().collect::<String>();
+        assert_eq!((of(2, 4), of(4, 2), of(3, 0), of(0, 2)), ("abbabb".to_owned(), "abaaba".to_owned(), "aaa".to_owned(), "bb".to_owned()));
+        assert_eq!(spread((0..7).collect(), (100..103).collect()).len(), 10);
     }
 }

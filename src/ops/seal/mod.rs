@@ -48,7 +48,7 @@ pub use compare::Changes;
 pub use exclude::{Preset, Rules};
 pub use output::Compression;
 pub use preview::{Line, Preview, Taken, preview};
-pub use refresh::{Refreshed, rebuild, refresh};
+pub use refresh::{Refreshed, distrust, rebuild, refresh};
 pub use stream::Stream;
 
 /// What to seal, and how.

@@ -76,6 +76,10 @@ pub struct Job<'a> {
     pub explain: bool,
 }
 
+/// Packs on their way at once to a store at the end of a line: while one waits for its answer, another fills the line. Each is in memory, so that
+/// with those that are open (3) and those that wait (2) there are at most 8 of them.
+const STORERS_FAR: usize = 3;
+
 /// Runs the pipeline to its end. On success every pack is stored.
 pub fn run(job: &Job) -> Result<Assembled> {
     let Context { vault, sealer, sink, clock, .. } = *job.context;
@@ -171,10 +175,13 @@ pub fn run(job: &Job) -> Result<Assembled> {
         });
         let compressors = compressors.inspect_err(|_| hang_up())?;
         drop(frames);
-        let store = {
-            let packs = &packs;
-            spawn(scope, move || packs.store(&full, job.writer, job.catalog, sink)).inspect_err(|_| hang_up())?
-        };
+        let storers = if vault.store.is_far() && job.workers > 1 { STORERS_FAR } else { 1 };
+        let stores = several(storers, || {
+            let (packs, full) = (&packs, full.clone());
+            spawn(scope, move || packs.store(&full, job.writer, job.catalog, sink))
+        });
+        let stores = stores.inspect_err(|_| hang_up())?;
+        drop(full);
 
         let mut first = FirstFailure::default();
         first.take(join(walk));
@@ -190,7 +197,9 @@ pub fn run(job: &Job) -> Result<Assembled> {
             first.take(packs.finish(&full_in));
         }
         drop(full_in);
-        first.take(join(store));
+        for store in stores {
+            first.take(join(store));
+        }
         match (first.0, assembled) {
             (Some(e), _) => Err(e),
             (None, Some(assembled)) => Ok(Assembled { content: packs.content(), ..assembled }),

@@ -6,9 +6,9 @@ use crate::{
     catalog::{Catalog, Fresh, PackStart, ShortId, short_id},
     error::{Error, Result},
     event::Event,
-    format::SnapshotId,
+    format::{Digest, SnapshotId},
     ops::{
-        chain::went_back,
+        chain::doubts,
         seal::{Context, honour::Gone, start_of},
     },
     pack::Unwrap,
@@ -75,6 +75,19 @@ pub fn rebuild(context: &Context) -> Result<Refreshed> {
     Ok(refreshed)
 }
 
+/// Strikes packs from the catalog that are damaged beyond repair: what was in them is read and stored again when it is met.
+///
+/// Waits for another seal of this host. Costs the next seal what an empty catalog costs, reading everything, as no directory counts any more.
+pub fn distrust<'a>(context: &Context, packs: impl Iterator<Item = &'a Digest>) -> Result<()> {
+    context.state.create()?;
+    let wait = |holder: &str| context.sink.send(Event::Note(format!("waiting for another seal of this host (process {holder})")));
+    let _lock = context.state.lock(wait)?;
+    let mut refreshed = refresh(context)?;
+    refreshed.catalog.forget_packs(&packs.map(start_of).collect())?;
+    let (heads, honoured) = (refreshed.heads.clone(), refreshed.gone.records());
+    refreshed.catalog.commit(|state| (state.heads, state.honoured) = (heads, honoured))
+}
+
 /// Takes in every segment of this domain that signed receipts name and the catalog does not know.
 fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
     let Context { vault, sealer, .. } = context;
@@ -90,7 +103,7 @@ fn absorb(context: &Context, catalog: Catalog) -> Result<Refreshed> {
             return Err(Error::conflict(format!("it remembers snapshot {} of {name}, which this vault does not have", id.short())));
         }
     }
-    for finding in chain.findings.iter().cloned().chain(went_back(&signers, context.state)?) {
+    for finding in chain.findings.iter().cloned().chain(doubts(&signers, context.state)?) {
         context.sink.send(Event::Warning(format!("{}: {}", finding.object, finding.text)));
     }
     let identity = sealer.index_identity();

@@ -18,6 +18,7 @@ pub fn check(context: &Context, refreshed: &Refreshed) -> Result<Vec<SnapshotKey
     let signers = SignerList::load(&*vault.store, state.pinned_owner()?.as_deref())?;
     may_seal(&signers, &sealer.name, &sealer.sign.public())?;
     let mut gone: Vec<(SnapshotKey, SnapshotId)> = Vec::new();
+    let mut foreign: Vec<(SnapshotKey, SnapshotId)> = Vec::new();
     for (name, (seq, id)) in state.heads()? {
         let key = SnapshotKey { sealer: name.clone(), seq };
         // Its receipt stands under its hash, or it is not the one that was seen.
@@ -25,6 +26,7 @@ pub fn check(context: &Context, refreshed: &Refreshed) -> Result<Vec<SnapshotKey
         match refreshed.head(&name) {
             _ if !there => gone.push((key, id)),
             Some((newer, newest)) if name == sealer.name && newer > seq && !made_here(state, &name, newer, &newest) => {
+                foreign.push((SnapshotKey { sealer: name.clone(), seq: newer }, newest));
                 sink.send(Event::Warning(format!(
                     "snapshot {name}/{newer} is signed with this host's key, and was not made here: another machine seals as {name}, or this host's state was put back"
                 )));
@@ -38,13 +40,19 @@ pub fn check(context: &Context, refreshed: &Refreshed) -> Result<Vec<SnapshotKey
             "the vault was rolled back: this host remembers {}, and it is gone or was changed; coffre verify names it until coffre head --accept",
             names.join(", ")
         )));
-        let mut lost = state.lost()?;
-        lost.extend(gone.iter().filter(|one| !lost.contains(one)).cloned().collect::<Vec<_>>());
-        // Bounded: who rolls a vault back again and again is told about all the same.
-        let from = lost.len().saturating_sub(LOST_MAX);
-        state.keep_lost(&lost[from..])?;
+        state.keep_lost(&added(state.lost()?, &gone))?;
+    }
+    if !foreign.is_empty() {
+        state.keep_foreign(&added(state.foreign()?, &foreign))?;
     }
     Ok(gone.into_iter().map(|(key, _)| key).collect())
+}
+
+/// What was known before, and `more`. Bounded: who rolls a vault back again and again is told about all the same.
+fn added(mut known: Vec<(SnapshotKey, SnapshotId)>, more: &[(SnapshotKey, SnapshotId)]) -> Vec<(SnapshotKey, SnapshotId)> {
+    let fresh: Vec<_> = more.iter().filter(|one| !known.contains(one)).cloned().collect();
+    known.extend(fresh);
+    known.split_off(known.len().saturating_sub(LOST_MAX))
 }
 
 /// Whether this host kept the manifest of that snapshot, as it does of all that it makes.
@@ -52,7 +60,7 @@ fn made_here(state: &StateDir, sealer: &str, seq: u64, id: &SnapshotId) -> bool 
     state.manifest(&SnapshotKey { sealer: sealer.to_owned(), seq }, id).is_some()
 }
 
-/// Most lost snapshots remembered.
+/// Most lost, and most foreign, snapshots remembered.
 const LOST_MAX: usize = 1000;
 
 /// Keeps the new head, the newest ones seen of the other sealers, and the manifest in the state directory.

@@ -113,8 +113,10 @@ pub fn run(look: &Look) -> Result<Report> {
 }
 
 fn objects(look: &Look) -> Result<Vec<Objects>> {
-    let mut objects: Vec<Objects> =
-        ["packs", "index", "snaps", "other"].iter().map(|kind| Objects { kind: (*kind).to_owned(), ..Objects::default() }).collect();
+    let mut objects: Vec<Objects> = ["packs", "parity", "index", "snaps", "other"]
+        .iter()
+        .map(|kind| Objects { kind: (*kind).to_owned(), ..Objects::default() })
+        .collect();
     for (key, len) in store::list_all(&*look.dirs.reader().vault.store, "")? {
         let folder = key.as_str().split('/').next().unwrap_or_default();
         let at = objects.iter().position(|o| o.kind == folder).unwrap_or(objects.len() - 1);

@@ -12,11 +12,8 @@ use crate::{
 
 /// Reads all receipts, and judges them. The number is that of the list of signers that counts, 0 if none does.
 pub fn walk(context: &Context, report: &mut Report) -> Result<(Chain, u32)> {
-    let pinned = match context.reader {
-        Some(reader) => Some(reader.owner.sign.public()),
-        None => context.state.pinned_owner()?,
-    };
-    let judged = judge(context.vault, pinned.as_deref(), context.state, context.expect)?;
+    let owner = context.owner()?;
+    let judged = judge(context.vault, owner.as_deref(), context.state, context.expect)?;
     report.snapshots = judged.chain.committed.len() as u64;
     report.damage.extend(judged.damage);
     report.forks.extend(judged.forks);

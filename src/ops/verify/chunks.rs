@@ -7,7 +7,8 @@ use std::{
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::{ChunkId, Content, DIR_DEPTH_MAX, Digest, DomainId, DomainKeys, Entry, Key32, PackKind},
+    format::{ChunkId, Content, DIR_DEPTH_MAX, Digest, DomainId, DomainKeys, Entry, Key32, PackKind, SnapshotId},
+    ops::prune::{Item, Need, Trees},
     ops::verify::{Context, DAMAGED_FILES_MAX, DamagedFile, Depth, Report, in_parallel, pruned::Pruned},
     store::Key,
     vault::{Chain, Finding, Located, Reader, Snapshot, judge_snapshot},
@@ -23,7 +24,7 @@ pub fn run(
     chain: &Chain,
     listed: &BTreeMap<Key, Digest>,
     pruned: &Pruned,
-    (depth, only): (Depth, Option<&HashSet<Digest>>),
+    (depth, only, snapshot): (Depth, Option<&HashSet<Digest>>, Option<SnapshotId>),
     report: &mut Report,
 ) -> Result<()> {
     let mut snapshots = Vec::new();
@@ -33,6 +34,9 @@ pub fn run(
             Ok(snapshot) => snapshots.push(snapshot),
             Err(finding) => report.damage.push(finding),
         }
+    }
+    if let Some(id) = snapshot {
+        snapshots.retain(|snapshot| snapshot.id == id);
     }
     let hurt: HashSet<String> = report.damage.iter().map(|f| f.object.clone()).collect();
     let packs: Vec<Digest> = listed
@@ -54,6 +58,34 @@ pub fn run(
         walk_all(context, reader, &snapshots, &bad, &checked, report)?;
     }
     Ok(())
+}
+
+/// The packs that hold something of a snapshot. What cannot be read is passed over: that is found when its pack is looked at.
+///
+/// Reads each node once; 32 bytes a node.
+pub fn packs_of(context: &Context, reader: &Reader, snapshot: &Snapshot) -> Result<HashSet<Digest>> {
+    let mut packs = HashSet::new();
+    let mut take = |id: &ChunkId| reader.with_index(|index| packs.extend(index.locate(id).iter().map(|at| at.pack)));
+    let (mut seen, mut waiting) =
+        (HashSet::new(), vec![Item { domain: snapshot.manifest.domain, id: snapshot.manifest.root, is_list: false }]);
+    while let Some(item) = waiting.pop() {
+        context.cancel.check()?;
+        if !seen.insert(item.id) {
+            continue;
+        }
+        take(&item.id);
+        let read = reader.needs(&item, &mut |need| match need {
+            Need::Node(id) => waiting.push(Item { id, is_list: false, ..item }),
+            Need::List(id) => waiting.push(Item { id, is_list: true, ..item }),
+            Need::Content(id) => take(&id),
+        });
+        if let Err(e) = read
+            && e.kind() == ErrorKind::Cancelled
+        {
+            return Err(e);
+        }
+    }
+    Ok(packs)
 }
 
 /// Stored bytes, packs and chunks looked at; what is wrong; chunks that are bad.

@@ -6,7 +6,7 @@ use crate::{
     catalog::{ProofDepth, Proofs},
     error::{Error, Result},
     event::Event,
-    format::Digest,
+    format::{Digest, SnapshotId},
     ops::verify::{Context, Depth},
     store::Key,
 };
@@ -58,6 +58,8 @@ pub struct Extent {
     pub sample: Option<Sample>,
     /// Only what was not read so deep within this time.
     pub within: Option<Duration>,
+    /// Only what this snapshot needs. Takes an owner's key.
+    pub snapshot: Option<SnapshotId>,
 }
 
 /// Packs to be read, in this order.

@@ -7,26 +7,28 @@ mod beside;
 mod chain;
 mod chunks;
 mod extent;
+mod held;
 mod objects;
 mod pruned;
 
 pub(in crate::ops) use objects::listed;
 pub(in crate::ops) use pruned::Pruned;
 
-pub(in crate::ops) use beside::{check as check_sidecars, find as find_beside};
+pub(in crate::ops) use beside::{check as check_sidecars, check_signatures, find as find_beside};
 pub use extent::{Extent, Sample};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde::Serialize;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     event::{Event, HowFar, Sink},
-    ops::repair::Repaired,
+    format::{Digest, SnapshotId},
+    ops::{chain::taken_away, repair::Repaired},
     store::Key,
     sys::{self, Cancel, Clock},
-    vault::{Expected, Finding, Reader, StateDir, Vault, settle},
+    vault::{Chain, Expected, Finding, Reader, StateDir, Vault, load_snapshot, settle},
 };
 
 /// How much to look at.
@@ -124,6 +126,14 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// The owner's public key: that of the keys that opened the vault, or the one that this host knows.
+    fn owner(&self) -> Result<Option<String>> {
+        match self.reader {
+            Some(reader) => Ok(Some(reader.owner.sign.public())),
+            None => self.state.pinned_owner(),
+        }
+    }
+
     /// Tells how far the work is that began at `began` of the monotonic clock.
     fn told(&self, began: std::time::Duration, entries: u64, bytes: u64, total: u64) {
         let elapsed_ms = u64::try_from((self.clock.monotonic() - began).as_millis()).unwrap_or(u64::MAX);
@@ -168,14 +178,18 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
     };
     let (chain, signers) = chain::walk(context, &mut report)?;
     // After the chain: what a receipt names and is gone by now was condemned by now.
-    let owner = match context.reader {
-        Some(reader) => Some(reader.owner.sign.public()),
-        None => context.state.pinned_owner()?,
-    };
+    let owner = context.owner()?;
     let pruned = Pruned::load(context.vault, owner.as_deref(), &mut report.damage)?;
+    let taken = taken_away(context.vault, &chain, &report.damage, |id| pruned.is_forgotten(id))?;
+    report.notices.retain(|notice| taken.iter().all(|f| f.object != notice.object));
+    report.damage.extend(taken);
     report.snapshots -= chain.committed.iter().filter(|committed| pruned.is_forgotten(&committed.id)).count() as u64;
     let mut listed = objects::listed(&chain);
     pruned.apply(&mut listed);
+    if let Some(id) = extent.snapshot {
+        let packs = packs_of(context, &chain, &id)?;
+        listed.retain(|key, _| !key.as_str().starts_with("packs/") || key.digest().is_some_and(|pack| packs.contains(&pack)));
+    }
     objects::present(context, &listed, &pruned, &mut report)?;
     let mut read = None;
     if depth >= Depth::Packs {
@@ -184,6 +198,8 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
             let beside = beside::find(&*context.vault.store, &listed)?;
             all.extend(beside.copies);
             report.damage.extend(beside::check(&*context.vault.store, &beside.sidecars, context.cancel)?);
+            let copies = beside::check_signatures(&*context.vault.store, &listed, &report.damage, context.cancel)?;
+            report.damage.extend(copies);
             report.bytes += beside.sidecars.iter().map(|(_, len)| len).sum::<u64>();
         }
         let sizes = objects::sizes(context, &all)?;
@@ -195,12 +211,13 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
     }
     if let Some(reader) = context.reader {
         let decoded = read.as_ref().filter(|_| extent != Extent::default()).map(|(_, whole)| whole.iter().copied().collect());
-        chunks::run(context, reader, &chain, &listed, &pruned, (depth, decoded.as_ref()), &mut report)?;
+        chunks::run(context, reader, &chain, &listed, &pruned, (depth, decoded.as_ref(), extent.snapshot), &mut report)?;
     }
     if let Some((mut chosen, whole)) = read {
         let hurt: BTreeSet<&str> = report.damage.iter().map(|f| f.object.as_str()).collect();
         chosen.note(context, depth, whole.into_iter().filter(|pack| !hurt.contains(Key::pack(pack).as_str())));
     }
+    held::check(context, &chain, &mut report)?;
     if !report.is_clean() {
         // A prune may have gone on meanwhile.
         Pruned::load(context.vault, owner.as_deref(), &mut Vec::new())?.excuse(&mut report);
@@ -213,11 +230,26 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
     Ok(report)
 }
 
+/// Objects of a vault on a server that are read at once, 1 MiB of each: while one waits for its answer, others fill the line.
+const WORKERS_FAR: usize = 8;
+
+/// The packs that a snapshot needs.
+fn packs_of(context: &Context, chain: &Chain, id: &SnapshotId) -> Result<HashSet<Digest>> {
+    let reader = context.reader.ok_or_else(|| {
+        Error::usage("what a snapshot needs, only an owner's key tells")
+            .hint("give it, or leave --snapshot out: every pack is checked then")
+    })?;
+    let committed = chain.committed.iter().find(|c| c.id == *id);
+    let committed = committed.ok_or_else(|| Error::not_found(format!("no snapshot {} counts in this vault", id.short())))?;
+    chunks::packs_of(context, reader, &load_snapshot(context.vault, &reader.owner, committed)?)
+}
+
 /// Runs `work` on every item, on several threads; stops early when the person wants to.
 fn in_parallel<T: Sync>(context: &Context, items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     use std::sync::atomic::{AtomicUsize, Ordering};
     let next = AtomicUsize::new(0);
-    sys::share(context.workers.clamp(1, items.len().max(1)), || {
+    let workers = if context.vault.store.is_far() { context.workers.max(WORKERS_FAR) } else { context.workers };
+    sys::share(workers.clamp(1, items.len().max(1)), || {
         while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
             context.cancel.check()?;
             work(item)?;

@@ -19,6 +19,8 @@ pub struct Pruned {
     fresh: Vec<Line>,
     /// Snapshots that are not wanted.
     forgotten: HashSet<SnapshotId>,
+    /// The decisions themselves.
+    decisions: Vec<(Key, Digest)>,
 }
 
 impl Pruned {
@@ -34,6 +36,7 @@ impl Pruned {
         };
         damage.extend(journal.findings.iter().cloned());
         let mut pruned = Self { forgotten: journal.forgotten.keys().copied().collect(), ..Self::default() };
+        pruned.decisions = journal.objects().collect();
         for condemnation in &journal.condemnations {
             match journal.condemned(vault, condemnation) {
                 Ok(lines) => pruned.condemned.extend(lines.into_iter().map(|line| line.path)),
@@ -62,8 +65,9 @@ impl Pruned {
         self.forgotten.contains(id)
     }
 
-    /// Takes what was condemned out of what should be there, and puts in what took its place.
+    /// Takes what was condemned out of what should be there, and puts in what took its place, and what says so.
     pub fn apply(&self, listed: &mut BTreeMap<Key, Digest>) {
+        listed.extend(self.decisions.iter().cloned());
         listed.extend(self.fresh.iter().filter_map(|line| Some((Key::parse(&line.path)?, line.digest))));
         listed.retain(|key, _| !self.is_condemned(key.as_str()));
     }

@@ -100,7 +100,8 @@ pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
 }
 
-fn base64(bytes: &[u8]) -> String {
+/// Bytes in 64 letters.
+pub fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let digit = |n: u32, at: u32| char::from(DIGITS[(n >> at & 63) as usize]);
     let mut text = String::new();

@@ -81,8 +81,11 @@ impl Http {
     /// `Usage` if the certificates that `SSL_CERT_FILE` or `AWS_CA_BUNDLE` names cannot be read.
     pub fn new(settings: Arc<Settings>) -> Result<Self> {
         let mut tls = TlsConfig::builder();
-        if let Some(path) = (settings.env)("AWS_CA_BUNDLE").or_else(|| (settings.env)("SSL_CERT_FILE")) {
-            tls = tls.root_certs(RootCerts::from(certificates(&path)?));
+        // Whoever sets both, perhaps one of them for all of a machine, means both.
+        let named: Vec<String> = ["AWS_CA_BUNDLE", "SSL_CERT_FILE"].into_iter().filter_map(|name| (settings.env)(name)).collect();
+        if !named.is_empty() {
+            let trusted = named.iter().map(|path| certificates(path)).collect::<Result<Vec<_>>>()?;
+            tls = tls.root_certs(RootCerts::from(trusted.concat()));
         }
         let agent = Agent::config_builder()
             .http_status_as_error(false)
@@ -164,6 +167,10 @@ impl Http {
             // How the system's library says it.
             ureq::Error::Io(e) if e.to_string().starts_with("failed to lookup address") => {
                 ("no host has this name".to_owned(), "check the host, and that this machine is on the net", !known)
+            }
+            // TLS says so by way of the connection.
+            ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData && e.to_string().contains("certificate") => {
+                (format!("no trusted connection: {e}"), "SSL_CERT_FILE may name the certificate of the server's authority", true)
             }
             ureq::Error::Io(e) => (format!("the connection broke: {e}"), "try again later", false),
             ureq::Error::Rustls(e) => {

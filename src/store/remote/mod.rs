@@ -20,7 +20,7 @@ use std::{
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    store::{Glimpse, Key, Store, Upload, conflict, missing, place::Url, short},
+    store::{Glimpse, Holds, Key, Store, Upload, conflict, missing, place::Url, short},
     sys,
 };
 
@@ -121,6 +121,16 @@ pub trait Backend: Send + Sync + 'static {
             }
         }
         Ok(())
+    }
+    /// What the server does about objects that somebody overwrites or deletes.
+    fn holds(&self) -> Attempt<Holds> {
+        Ok(Holds::default())
+    }
+    /// From now on, what is put is to be held for so many days.
+    fn hold(&self, _days: u32) {}
+    /// Until when an object is held, in ns since 1970.
+    fn held_until_ns(&self, _path: &str) -> Attempt<Option<i128>> {
+        Ok(None)
     }
     /// Removes an object, or nothing.
     fn delete(&self, path: &str) -> Attempt<()>;
@@ -317,6 +327,23 @@ impl<B: Backend> Store for Remote<B> {
         self.times().remove(key);
         let path = key.as_str().to_owned();
         self.persist(&format!("delete {key}"), move |b| b.delete(&path))
+    }
+
+    fn holds(&self) -> Result<Holds> {
+        self.persist("look at the bucket", |b| b.holds())
+    }
+
+    fn hold(&self, days: u32) {
+        self.backend.hold(days);
+    }
+
+    fn held_until_ns(&self, key: &Key) -> Result<Option<i128>> {
+        let path = key.as_str().to_owned();
+        self.persist(&format!("look at {key}"), move |b| b.held_until_ns(&path))
+    }
+
+    fn is_far(&self) -> bool {
+        true
     }
 
     fn tidy(&self, before_ns: i128) -> Result<()> {

@@ -2,16 +2,18 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use crate::{
     error::{Error, ErrorKind, Result},
+    format::unhex,
     store::{
+        Holds,
         place::Url,
         remote::{
             Attempt, Backend, Failure, Found, Page, Put, Settings,
-            credentials::{Aws, Keys},
+            credentials::{Aws, Keys, base64},
             http::{Answer, Http, Request, encoded, refused},
             sign::{ToSign, sha256, signed},
             xml,
@@ -24,6 +26,8 @@ use crate::{
 const PART_LEN: usize = 16 << 20;
 /// Longest list or message accepted, in bytes.
 const ANSWER_MAX: usize = 16 << 20;
+/// A day, in ns.
+const DAY_NS: i128 = 86_400_000_000_000;
 
 /// A folder in a bucket.
 pub struct S3 {
@@ -38,6 +42,8 @@ pub struct S3 {
     settings: Arc<Settings>,
     /// The server knows no conditional put.
     unconditional: AtomicBool,
+    /// Days for which what is put is held.
+    hold_days: AtomicU32,
     /// The bucket is known to be there.
     seen: AtomicBool,
 }
@@ -65,6 +71,7 @@ impl S3 {
             region,
             settings,
             unconditional: AtomicBool::new(false),
+            hold_days: AtomicU32::new(0),
             seen: AtomicBool::new(false),
         })
     }
@@ -139,10 +146,27 @@ impl S3 {
         Ok(None)
     }
 
+    /// What a put says so that the object is held.
+    fn lock_headers(&self) -> Vec<(&'static str, String)> {
+        let days = self.hold_days.load(Ordering::Relaxed);
+        if days == 0 {
+            return Vec::new();
+        }
+        let until = self.settings.clock.now_ns() + i128::from(days) * DAY_NS;
+        vec![("x-amz-object-lock-mode", "COMPLIANCE".to_owned()), ("x-amz-object-lock-retain-until-date", sys::utc_iso(until))]
+    }
+
     fn put_whole(&self, path: &str, bytes: &[u8]) -> Attempt<Put> {
         let once = !self.unconditional.load(Ordering::Relaxed);
-        let headers: &[(&'static str, String)] = if once { &[("if-none-match", "*".to_owned())] } else { &[] };
-        let answer = self.call("PUT", &self.object(path), "", headers, Some(bytes), ANSWER_MAX)?;
+        let mut headers = self.lock_headers();
+        if once {
+            headers.push(("if-none-match", "*".to_owned()));
+        }
+        if headers.len() > 1 {
+            // Whoever asks for a lock must say what is locked.
+            headers.push(("x-amz-checksum-sha256", base64(&unhex::<32>(&sha256(bytes)).unwrap_or_default())));
+        }
+        let answer = self.call("PUT", &self.object(path), "", &headers, Some(bytes), ANSWER_MAX)?;
         match answer.status {
             200 | 201 | 204 => Ok(Put::Done(mark(&answer))),
             412 => Ok(Put::Exists),
@@ -158,7 +182,7 @@ impl S3 {
 
     fn put_parts(&self, path: &str, bytes: &[u8]) -> Attempt<Put> {
         let object = self.object(path);
-        let answer = self.call("POST", &object, "uploads=", &[], Some(b""), ANSWER_MAX)?;
+        let answer = self.call("POST", &object, "uploads=", &self.lock_headers(), Some(b""), ANSWER_MAX)?;
         let id = match answer.status {
             200 => xml::text(&String::from_utf8_lossy(&answer.body), "UploadId"),
             _ => return Err(self.refused(&answer)),
@@ -321,6 +345,29 @@ impl Backend for S3 {
             }
         }
         Ok(())
+    }
+
+    fn holds(&self) -> Attempt<Holds> {
+        let ask = |what: &str, word: &str| {
+            let answer = self.call("GET", "", what, &[], None, ANSWER_MAX)?;
+            // Servers that know nothing of it, and credentials that may not ask.
+            let text = xml::text(&String::from_utf8_lossy(&answer.body), word).filter(|_| answer.status == 200);
+            Ok(text.as_deref() == Some("Enabled"))
+        };
+        Ok(Holds { locks: ask("object-lock=", "ObjectLockEnabled")?, versions: ask("versioning=", "Status")? })
+    }
+
+    fn hold(&self, days: u32) {
+        self.hold_days.store(days, Ordering::Relaxed);
+    }
+
+    fn held_until_ns(&self, path: &str) -> Attempt<Option<i128>> {
+        let answer = self.call("HEAD", &self.object(path), "", &[], None, ANSWER_MAX)?;
+        match answer.status {
+            200 => Ok(answer.header("x-amz-object-lock-retain-until-date").and_then(sys::parse_server_time)),
+            404 => Ok(None),
+            _ => Err(self.refused(&answer)),
+        }
     }
 
     fn delete(&self, path: &str) -> Attempt<()> {

@@ -129,6 +129,10 @@ impl WebDav {
             status => return Err(refused(status, "PROPFIND")),
         }
         let (mut found, text) = (Vec::new(), String::from_utf8_lossy(&answer.body).into_owned());
+        // A server that meets a file which is just being renamed may stop there, and says so only behind what it has sent.
+        if !text.trim_end().ends_with("multistatus>") {
+            return Err(Failure::passing(Error::unavailable("the server broke off in the middle of a list")));
+        }
         xml::each(&text, "response", |entry| {
             let href = xml::text(entry, "href").unwrap_or_default();
             let is_folder = xml::has(entry, "collection");

@@ -229,7 +229,11 @@ class Vault:
     def newest_list(self):
         """The list of signers that counts, or None."""
         lists = [p for p in self.files("signers/allowed_signers*") if re.search(r"signers(\.\d+)?$", p)]
-        return max(lists, key=lambda p: int("0" + p.partition(".")[2]), default=None)
+        number = {p: int(p.partition(".")[2] or 1) for p in lists}
+        # A list says its number: under a higher one it is an older list, put there to undo what was changed since.
+        said = {p: re.match(rb"#list (\d+)\n", self.bytes(p)) for p in lists}
+        genuine = [p for p in lists if not said[p] or int(said[p][1]) == number[p]]
+        return max(genuine, key=number.get, default=None)
 
     def revoked(self):
         """The last snapshot that counts of each sealer that was revoked, "" if none does."""
