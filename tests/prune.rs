@@ -8,6 +8,8 @@ mod owners;
 mod plans;
 #[path = "prune/processes.rs"]
 mod processes;
+#[path = "prune/room.rs"]
+mod room;
 #[path = "prune/sim.rs"]
 mod sim;
 #[path = "prune/steps.rs"]
