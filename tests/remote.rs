@@ -227,6 +227,33 @@ fn retained(server: &Server, home: &Home, run: &dyn Fn(&str, &[&str]) -> Coffre,
     run(url, &["verify"]).ok();
 }
 
+/// Other people's program of copies makes one, and coffre goes on from it.
+#[test]
+fn what_rclone_copied_is_a_copy() {
+    if is_left_out("rclone-webdav") {
+        return;
+    }
+    let home = Home::new();
+    fs::write(home.source().join("file"), noise(2_000_000, 1)).unwrap();
+    home.seal();
+    let to = home.path("by-rclone").display().to_string();
+    common::bin::run_tool(&rclone(), "scripts/servers/install", &["--config", "/dev/null", "copy", home.vault().to_str().unwrap(), &to]);
+    let run = |args: &[&str]| home.bare(["--vault", &to, "--identity", home.key().to_str().unwrap()]).args(args);
+    run(&["verify", "--depth", "chunks"]).ok();
+    fs::write(home.source().join("later"), "later").unwrap();
+    home.seal();
+    let report = home.coffre(["--json", "copy", "--verify", &to]).ok().json();
+    assert_eq!((&report["snapshots"], &report["findings"]), (&json!(1), &json!([])));
+    assert_eq!(run(&["cat", &format!("latest:{}", home.source().join("later").display())]).ok().out, b"later");
+}
+
+/// Where scripts/servers/install puts it.
+fn rclone() -> String {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let target = set("CARGO_TARGET_DIR").unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/target").to_owned());
+    format!("{}/rclone", set("COFFRE_SERVERS").unwrap_or_else(|| format!("{target}/servers")))
+}
+
 fn whole_life(name: &'static str, exclusive: bool) {
     if is_left_out(name) {
         return;

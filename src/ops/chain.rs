@@ -33,6 +33,8 @@ pub struct Judged {
 /// Reads all receipts, and judges them. Trusts the list of signers that `owner` signed, or, without one, the newest.
 pub fn judge(vault: &Vault, owner: Option<&str>, state: &StateDir, expect: &[Expected]) -> Result<Judged> {
     let mut judged = Judged::default();
+    // Before the vault is read: a seal of this host that ends meanwhile remembers what this does not see.
+    let (heads, lost) = (state.heads()?, state.lost()?);
     let signers = match SignerList::load(&*vault.store, owner) {
         Ok(signers) => signers,
         Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing) => {
@@ -57,11 +59,11 @@ pub fn judge(vault: &Vault, owner: Option<&str>, state: &StateDir, expect: &[Exp
     lists(&signers, state, &mut judged)?;
 
     let own = state.sealer().ok().flatten().map(|keys| keys.name.clone());
-    let (damage, forks) = remembered(&chain, &state.heads()?, own.as_deref(), |c| state.manifest(&c.key, &c.id).is_some());
+    let (damage, forks) = remembered(&chain, &heads, own.as_deref(), |c| state.manifest(&c.key, &c.id).is_some());
     judged.damage.extend(damage);
     judged.forks.extend(forks);
     judged.damage.extend(expected(&chain, expect));
-    for (key, id) in state.lost()? {
+    for (key, id) in lost {
         if !chain.counts(&key, &id) && !chain.revoked.iter().any(|c| c.id == id) {
             let text = "this host remembered this snapshot when it last sealed, and it was gone by then: the vault was rolled back";
             judged.lost.push(Finding::of(Trouble::RolledBack, key.receipt(), format!("{text} (its id: {})", id.short())));

@@ -155,7 +155,7 @@ impl Store for Watched {
     }
 
     fn holds(&self) -> Result<Holds> {
-        self.watch.call("look at the bucket", "", || self.inner.holds())
+        self.watch.call("look at", "the bucket", || self.inner.holds())
     }
 
     fn hold(&self, days: u32) {
@@ -163,7 +163,7 @@ impl Store for Watched {
     }
 
     fn held_until_ns(&self, key: &Key) -> Result<Option<i128>> {
-        self.watch.call("look at the bucket", "", || self.inner.held_until_ns(key))
+        self.watch.call("look at", key.as_str(), || self.inner.held_until_ns(key))
     }
 
     fn is_far(&self) -> bool {

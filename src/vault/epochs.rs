@@ -156,6 +156,8 @@ pub struct Rotation {
     pub ways: usize,
     /// The sealers that will be told.
     pub sealers: Vec<String>,
+    /// Sealers that cannot be told, as the vault has lost what it kept for them: they seal to the keys of before.
+    pub untold: Vec<String>,
 }
 
 impl Vault {
@@ -187,6 +189,8 @@ impl Vault {
         let epoch = pack::seal_whole(&wraps, signed::sign(&owner.sign, &next.encode())?.as_bytes())?;
         let signers = SignerList::load(&*self.store, Some(&owner.sign.public()))?.signers;
         let sealers: Vec<SealerKeys> = self.sealers(owner)?.into_iter().filter(|s| signers.revoked(&s.name).is_none()).collect();
+        let lost = signers.0.iter().filter(|s| !s.owner && s.revoked.is_none() && sealers.iter().all(|there| there.name != s.name));
+        let untold = lost.map(|s| s.name.clone()).collect();
         let mut indexes: Vec<Recipient> = Vec::new();
         for sealer in &sealers {
             let index = sealer.index_identity().to_public();
@@ -216,7 +220,7 @@ impl Vault {
             ))
             .hint("rotate once more: coffre key rotate"));
         }
-        Ok(Rotation { epoch: number, ways: recipients.len(), sealers: sealers.into_iter().map(|s| s.name).collect() })
+        Ok(Rotation { epoch: number, ways: recipients.len(), sealers: sealers.into_iter().map(|s| s.name).collect(), untold })
     }
 
     /// Tells everybody that epoch `number` began, and who has its keys.

@@ -2,9 +2,12 @@
 
 use std::{fs, path::Path};
 
-use crate::common::{
-    bin::{Coffre, Home, run_tool, secret, shell},
-    tree,
+use crate::{
+    Machine,
+    common::{
+        bin::{Coffre, Home, run_tool, secret, shell},
+        tree,
+    },
 };
 
 /// A home with one small snapshot, and a second way in with the key `second`.
@@ -239,4 +242,18 @@ fn of_several_recipients_all_are_added_or_none() {
     let args = ["key", "add", "--recipient", &home.recipient(), "--recipient", &plugin];
     home.owner(args).refused(1).says("install age-plugin-nosuchplugin");
     assert_eq!(standings(&home), ["current", "current"]);
+}
+
+#[test]
+fn a_rotation_says_which_hosts_it_cannot_tell() {
+    let home = Home::new();
+    let web2 = Machine::enrolled(&home, "web2");
+    for folder in ["keys", "parity/keys"] {
+        std::fs::remove_file(home.vault().join(folder).join("sealer-web2.age")).unwrap();
+    }
+    let done = home.owner(["--json", "key", "rotate"]).run().exits(4).says("lost what it kept for web2");
+    assert_eq!(done.json()["untold"], serde_json::json!(["web2"]));
+    crate::common::tree::small(&web2.source());
+    web2.seal(&web2.source());
+    home.owner(["verify", "--depth", "packs"]).run().exits(4);
 }

@@ -79,7 +79,7 @@ fn bash_completes_across_colons() {
     );
     let output = shell_of(&home, "bash").args(["-c", &script]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let expected = format!("{}/conf\nlatest:/\nstats\n", home.source().display());
+    let expected = format!("{}/conf\nlatest:/\nstats\nstatus\n", home.source().display());
     assert_eq!(said, expected, "{}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        Run,
+        Run, exit,
         keys::{self, NewPassphrase},
         output,
     },
@@ -90,5 +90,12 @@ pub fn rotate(run: &Run) -> Result<u8> {
         )
     })?;
     run.screen.note("mounts that run now do not see later snapshots: mount again; print a new recovery kit: coffre key kit");
-    Ok(0)
+    if done.untold.is_empty() {
+        return Ok(0);
+    }
+    let names = done.untold.join(", ");
+    let lost =
+        Error::missing(format!("the vault has lost what it kept for {names}: what is sealed there still opens by the keys of before"));
+    run.screen.error(&lost.hint("bring keys/ back from another copy and rotate again; or give these machines sealers of other names (coffre key add --sealer NAME) and revoke the old ones"));
+    Ok(exit::DAMAGE)
 }

@@ -15,7 +15,7 @@ use crate::{
     vault::{Chain, Committed, Finding, Trouble},
 };
 
-/// Snapshots of one sealer whose objects travel together: their small objects cost one round trip a wave, not one each.
+/// Snapshots of one sealer whose packs, segments and manifests travel together: those cost one round trip a wave, not one each.
 const BATCH_SNAPSHOTS: usize = 64;
 /// Bytes of packs that close a batch: what a stopped copy has carried without a snapshot to show for it.
 const BATCH_BYTES: u64 = 256 << 20;
@@ -216,7 +216,7 @@ impl Draft<'_> {
             let mut batch = Batch::default();
             for committed in chain {
                 self.take(committed, &mut batch);
-                if batch.signatures.len() >= BATCH_SNAPSHOTS || batch.bytes >= BATCH_BYTES {
+                if batch.snapshots >= BATCH_SNAPSHOTS || batch.bytes >= BATCH_BYTES {
                     self.close(std::mem::take(&mut batch));
                 }
             }
@@ -243,17 +243,18 @@ impl Draft<'_> {
         let repairs: Vec<Key> = own.keys().filter_map(Key::sidecar).filter(|key| sides.from.contains_key(key)).collect();
         batch.packs.extend(repairs.iter().filter_map(|key| self.item(key, None)));
         let id = Digest::from_bytes(*committed.id.as_bytes());
-        batch.receipts.extend(self.item(&Key::receipt(&committed.key), Some(id)));
+        batch.commits.extend(self.item(&Key::receipt(&committed.key), Some(id)));
         if let Some(item) = self.item(&Key::signature(&committed.key), None) {
             self.plan.lacking.push(committed.key.clone());
-            batch.signatures.push(item);
+            batch.snapshots += 1;
+            batch.commits.push(item);
         }
     }
 
     fn close(&mut self, batch: Batch) {
-        self.plan.waves.extend([batch.packs, batch.manifests, batch.receipts]);
-        // One sealer's signatures follow one another: a later snapshot without the one before it would look like a loss.
-        self.plan.waves.extend(batch.signatures.into_iter().map(|item| vec![item]));
+        self.plan.waves.extend([batch.packs, batch.manifests]);
+        // One sealer's receipts and signatures follow one another: a later one without the one before it would look like a loss.
+        self.plan.waves.extend(batch.commits.into_iter().map(|item| vec![item]));
     }
 
     /// Everything else that lies there: what lies beside objects that are in the copy, and what a later version may add.
@@ -277,8 +278,9 @@ impl Draft<'_> {
 struct Batch {
     packs: Vec<Item>,
     manifests: Vec<Item>,
-    receipts: Vec<Item>,
-    signatures: Vec<Item>,
+    /// Receipts and signatures, in the order in which they were made.
+    commits: Vec<Item>,
+    snapshots: usize,
     bytes: u64,
 }
 
