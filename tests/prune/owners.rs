@@ -193,6 +193,19 @@ fn a_clock_that_is_wrong_deletes_nothing() {
     host.assert_clean();
 }
 
+#[test]
+fn a_wanted_snapshot_without_its_manifest_stops_prune_until_it_is_forgotten() {
+    let (_guard, _, host) = vault(3);
+    let mut expected = all(&host);
+    expected.remove(&host.snapshots()[0].id);
+    host.vault.store.delete(&Key::fixed("snaps/host1/0000000001.age")).unwrap();
+    assert_eq!(prune(&host, &options(0)).unwrap_err().kind(), ErrorKind::Missing);
+    forget(&host, &["host1/1"]).unwrap();
+    assert!(prune(&host, &options(0)).unwrap().deleted_objects > 0);
+    assert_all(&host, &expected, "gone on");
+    host.assert_clean();
+}
+
 /// The receipts do not name what a prune wrote, so nobody knew to which domain it belonged.
 #[test]
 fn a_vault_that_was_pruned_and_lost_its_index_is_pruned_again() {

@@ -106,3 +106,55 @@ fn where_no_room_is_left_what_is_dead_goes_first_and_nothing_is_left_behind() {
     assert_all(&cramped, &expected, "roomy");
     cramped.assert_clean_after("roomy");
 }
+
+/// Lets a directory be changed again when the test ends.
+struct AppendOnly(std::path::PathBuf);
+
+impl Drop for AppendOnly {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("chattr").args(["-R", "-a"]).arg(&self.0).status();
+    }
+}
+
+/// Directories to which things can only be added: a file could not get its name there, and its unfinished one could not go.
+#[test]
+fn a_seal_goes_on_where_directories_only_grow_and_folders_are_as_open_as_the_vault() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_guard, root) = crate::common::library::temp();
+    let place = root.join("vault");
+    std::fs::create_dir(&place).unwrap();
+    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o1777)).unwrap();
+    let host = crate::common::library::Host::create(Arc::new(coffre::store::Local::new(&place)));
+    day(&root.join("source"), 0);
+    host.seal(&[&root.join("source")]).unwrap();
+    let folders = || walk(&place).into_iter().filter(|path| path.is_dir()).collect::<Vec<_>>();
+    for folder in folders() {
+        let mode = std::fs::metadata(&folder).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode, 0o1777, "{}", folder.display());
+    }
+    let only = AppendOnly(place.clone());
+    let done = std::process::Command::new("chattr").arg("+a").arg(&place).args(folders()).output();
+    if !done.is_ok_and(|out| out.status.success()) {
+        println!("left out: this file system, or this user, knows no chattr +a");
+        return;
+    }
+    day(&root.join("source"), 1);
+    host.seal(&[&root.join("source")]).unwrap();
+    assert_eq!(host.snapshots().len(), 2);
+    host.assert_clean();
+    let unfinished = walk(&place).into_iter().filter(|path| path.to_string_lossy().contains("/.tmp-"));
+    assert_eq!(unfinished.collect::<Vec<_>>(), Vec::<std::path::PathBuf>::new());
+    drop(only);
+}
+
+/// Everything below a directory.
+fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut all = Vec::new();
+    for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            all.extend(walk(&path));
+        }
+        all.push(path);
+    }
+    all
+}
