@@ -204,7 +204,8 @@ fn check_fresh(context: &Context, facts: &Facts, due: &[Due]) -> Result<()> {
 }
 
 fn hash(store: &dyn Store, key: &Key) -> Result<Digest> {
-    let len = store.stat(key)?.unwrap_or(0);
+    // Another owner may delete it this moment; that is no damage, and everything is looked at anew.
+    let len = store.stat(key)?.ok_or_else(|| Error::missing(format!("{key} is not in the vault any more")))?;
     let (mut hash, mut buf, mut at) = (Digester::default(), vec![0; STEP], 0);
     while at < len {
         let n = STEP.min(usize::try_from(len - at).unwrap_or(STEP));
