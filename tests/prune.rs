@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used)] // a test may stop at the first surprise
 
 mod common;
+#[path = "prune/owners.rs"]
+mod owners;
 #[path = "prune/plans.rs"]
 mod plans;
 #[path = "prune/processes.rs"]
 mod processes;
+#[path = "prune/room.rs"]
+mod room;
 #[path = "prune/sim.rs"]
 mod sim;
 #[path = "prune/steps.rs"]

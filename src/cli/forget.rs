@@ -75,7 +75,7 @@ pub struct ForgetArgs {
   coffre prune --list
   coffre undelete 1a2b3c4d")]
 pub struct UndeleteArgs {
-    /// First digits of the ids
+    /// First digits of the ids, or places such as `host1/41`
     #[arg(value_name = "ID", required = true)]
     snapshots: Vec<String>,
 }
@@ -150,7 +150,7 @@ fn options(run: &Run, args: &ForgetArgs) -> Result<Options> {
 }
 
 fn text(report: &Report, by_policy: bool) -> String {
-    let cells: Vec<Vec<String>> = report.snapshots.iter().map(cells).collect();
+    let cells: Vec<Vec<String>> = report.snapshots.iter().map(|row| cells(row, by_policy)).collect();
     let mut text = match cells.is_empty() {
         true => String::new(),
         false => output::columns(&["", "ID", "COUNTS AS", "HOST", "PATHS", "WHY"], &cells),
@@ -162,10 +162,10 @@ fn text(report: &Report, by_policy: bool) -> String {
     text + &format!("{} kept, {} forgotten{would}\n", report.kept, report.forgotten)
 }
 
-fn cells(row: &Row) -> Vec<String> {
+fn cells(row: &Row, by_policy: bool) -> Vec<String> {
     let mut why: Vec<String> = row.reasons.iter().map(ToString::to_string).collect();
     if why.is_empty() {
-        why.push("no rule keeps it".to_owned());
+        why.push(if by_policy { "no rule keeps it" } else { "asked for by name" }.to_owned());
     }
     let doubt = row.doubt.map(|doubt| format!("{}: pushes out no other", doubt.text()));
     why.extend(doubt.filter(|_| row.keep));

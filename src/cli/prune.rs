@@ -78,7 +78,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     };
     if args.list {
         let list = prune::list(&context)?;
-        run.screen.data(&list, || list_text(&list))?;
+        run.screen.data(&list, || list_text(&list, run.clock.now_ns()))?;
         return Ok(0);
     }
     let options = Options {
@@ -153,21 +153,17 @@ fn waiting(waiting: &[prune::Waiting]) -> String {
     text
 }
 
-fn list_text(list: &List) -> String {
+fn list_text(list: &List, now_ns: i128) -> String {
     if list.snapshots.is_empty() && list.waiting.is_empty() {
         return "nothing waits\n".to_owned();
     }
+    // The next prune condemns it, one after the grace deletes it.
+    let earliest = sys::utc_text(now_ns + parse_span(GRACE).unwrap_or(0));
+    let unplanned = format!("{earliest} at least: no prune has condemned it yet");
     let rows: Vec<Vec<String>> = list
         .snapshots
         .iter()
-        .map(|s| {
-            vec![
-                s.id[..8].to_owned(),
-                s.snapshot.clone(),
-                s.forgotten.clone(),
-                s.until.clone().unwrap_or_else(|| "the next prune but one".to_owned()),
-            ]
-        })
+        .map(|s| vec![s.id[..8].to_owned(), s.snapshot.clone(), s.forgotten.clone(), s.until.clone().unwrap_or_else(|| unplanned.clone())])
         .collect();
     let text = match rows.is_empty() {
         true => String::new(),

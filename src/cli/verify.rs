@@ -140,10 +140,13 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     if report.is_clean() {
         return Ok(if report.forks.is_empty() { 0 } else { exit::DAMAGE });
     }
-    let error = Error::corrupt(match report.damaged_files.len() {
-        0 => what_is_wrong(&report),
-        1 => format!("{}, and 1 file is lost with it", what_is_wrong(&report)),
-        n => format!("{}, and {n} files are lost with it", what_is_wrong(&report)),
+    let error = Error::corrupt(match (what_is_wrong(&report), report.damaged_files.len()) {
+        (objects, 0) => objects,
+        // What it needs is gone, and nothing that is there names that.
+        (objects, 1) if objects.is_empty() => "1 file is lost".to_owned(),
+        (objects, n) if objects.is_empty() => format!("{n} files are lost"),
+        (objects, 1) => format!("{objects}, and 1 file is lost with it"),
+        (objects, n) => format!("{objects}, and {n} files are lost with it"),
     });
     let hint = match (report.damaged_files.is_empty(), has_key, report.damaged_objects()) {
         (_, _, 0) => "every line above says what to do about it",

@@ -38,6 +38,10 @@ pub enum Decision {
     Spare(String),
     /// No receipt and no record names this object: it will be condemned if that is still so after a while.
     Loose(String),
+    /// What the list `gc/<64 hex>.b3` names, all of it condemned before, is being deleted from now on.
+    Delete(Digest),
+    /// The record of this name was the newest, or one of them, when this one was written.
+    After(String),
 }
 
 /// Some decisions, made at one moment.
@@ -65,6 +69,8 @@ impl GcRecord {
                 Decision::Settled(name) => format!("settled {name}"),
                 Decision::Spare(path) => format!("spare {path}"),
                 Decision::Loose(path) => format!("loose {path}"),
+                Decision::Delete(list) => format!("delete {list}"),
+                Decision::After(name) => format!("after {name}"),
             };
             text.push_str(&line);
             text.push('\n');
@@ -93,6 +99,9 @@ impl GcRecord {
         let decisions = lines.map(|line| decision(line).ok_or_else(broken)?).collect::<Result<_>>()?;
         Ok(Self { time_ns, decisions })
     }
+
+    /// Most numbers that there can be: names have ten digits.
+    pub const SEQ_MAX: u64 = 9_999_999_999;
 
     /// The name of record number `seq` with these bytes: `0000000003.1a2b3c4d5e6f7081`. Two records never share one, whoever writes them.
     pub fn name(seq: u64, bytes: &[u8]) -> String {
@@ -132,6 +141,8 @@ fn decision(line: &str) -> Option<Result<Decision>> {
         ["settled", name] => GcRecord::seq(name).map(|_| Decision::Settled(name.to_owned()))?,
         ["spare", of] => Decision::Spare(path(of)?),
         ["loose", of] => Decision::Loose(path(of)?),
+        ["delete", hash] => Decision::Delete(list(hash)?),
+        ["after", name] => GcRecord::seq(name).map(|_| Decision::After(name.to_owned()))?,
         [word, ..] => return Some(Err(Error::unsupported(format!("a record of gc/ says `{word}`, which this coffre does not know")))),
         [] => return None,
     }))
@@ -159,6 +170,8 @@ mod tests {
                 Decision::Settled("0000000003.1a2b3c4d5e6f7081".into()),
                 Decision::Spare("packs/ab/x.age".into()),
                 Decision::Loose("packs/ab/y.age".into()),
+                Decision::Delete(list),
+                Decision::After("0000000002.1a2b3c4d5e6f7081".into()),
             ],
         };
         let bytes = record.encode(vault);
@@ -168,7 +181,7 @@ mod tests {
         let name = GcRecord::name(3, &bytes);
         assert_eq!((GcRecord::seq(&name), GcRecord::seq("3.1a2b3c4d5e6f7081")), (Some(3), None));
         let with = |line: &str| GcRecord::decode(format!("coffre-gc 1\nvault {vault}\ntime 1\n{line}\n").as_bytes(), vault);
-        for line in ["forget host1/41", "forget host1/x 00", "spare ../x", "", "condemn -1 00", "settled x"] {
+        for line in ["forget host1/41", "forget host1/x 00", "spare ../x", "", "condemn -1 00", "settled x", "delete x", "after x"] {
             assert!(with(line).is_err(), "{line}");
         }
         assert_eq!(with("burn host1/41").unwrap_err().kind(), crate::error::ErrorKind::Unsupported);

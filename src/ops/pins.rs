@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     format::{Decision, SnapshotId},
     vault::{Journal, OwnerKeys, Selector, Snapshot, Vault, select},
 };
@@ -53,7 +53,16 @@ pub fn run(vault: &Vault, owner: &OwnerKeys, now_ns: i128, named: &[Selector], p
     let journal = Journal::load(vault, Some(&owner.sign.public()))?;
     let (snapshots, _) = vault.snapshots_but(owner, |id| journal.is_forgotten(id))?;
     let pinned = of(&journal, &snapshots);
-    let named: Vec<&Snapshot> = named.iter().map(|selector| select(&snapshots, selector)).collect::<Result<_>>()?;
+    let find = |selector: &Selector| {
+        select(&snapshots, selector).map_err(|e| {
+            match journal.forgotten.iter().find(|(id, forgotten)| !forgotten.gone && selector.names(&forgotten.key, id)) {
+                Some((id, _)) => Error::not_found(format!("snapshot {} is forgotten", id.short()))
+                    .hint(format!("coffre undelete {} brings it back, and then it can be pinned", id.short())),
+                None => e,
+            }
+        })
+    };
+    let named: Vec<&Snapshot> = named.iter().map(find).collect::<Result<_>>()?;
     let decisions: Vec<Decision> = named
         .iter()
         .filter(|s| match pin {

@@ -20,7 +20,7 @@ pub struct Report {
     pub record: String,
 }
 
-/// Brings back the snapshots whose ids start with the `named` texts.
+/// Brings back the snapshots whose ids start with the `named` texts, or that have these places (`host1/41`).
 ///
 /// # Errors
 /// `NotFound` if none is forgotten that is called so, or its deletion has begun; nothing is changed then.
@@ -30,6 +30,7 @@ pub fn run(vault: &Vault, owner: &OwnerKeys, now_ns: i128, named: &[String]) -> 
     let found: Vec<(SnapshotId, Forgotten)> = named.iter().map(|name| find(&journal, name)).collect::<Result<_>>()?;
     let decisions = found.iter().map(|(id, forgotten)| Decision::Undelete(forgotten.key.clone(), *id)).collect();
     let record = Journal::append(vault, owner, now_ns, decisions)?;
+    vault.store.refresh();
     // Who deletes says so first, and looks again before the first object goes. So either we see that here, or they see this.
     let after = Journal::load(vault, Some(&key))?;
     for (id, forgotten) in &found {
@@ -48,13 +49,16 @@ pub fn run(vault: &Vault, owner: &OwnerKeys, now_ns: i128, named: &[String]) -> 
 
 fn find(journal: &Journal, name: &str) -> Result<(SnapshotId, Forgotten)> {
     let is_prefix = name.len() >= PREFIX_MIN && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let mut fitting = journal.forgotten.iter().filter(|(id, _)| is_prefix && id.to_string().starts_with(name));
+    let fits =
+        |id: &SnapshotId, forgotten: &Forgotten| (is_prefix && id.to_string().starts_with(name)) || forgotten.key.to_string() == name;
+    let mut fitting = journal.forgotten.iter().filter(|(id, forgotten)| fits(id, forgotten));
     match (fitting.next(), fitting.next()) {
         (Some((id, forgotten)), None) if forgotten.gone => Err(gone(id).hint(format!("it was forgotten as {}", forgotten.key))),
         (Some((id, forgotten)), None) => Ok((*id, forgotten.clone())),
         (Some(_), Some(_)) => Err(Error::usage(format!("several forgotten snapshots start with `{name}`")).hint("give more digits")),
-        (None, _) => Err(Error::not_found(format!("no forgotten snapshot `{name}`"))
-            .hint("name it by the first digits of its id: coffre prune --list shows what is forgotten and can still come back")),
+        (None, _) => Err(Error::not_found(format!("no forgotten snapshot `{name}`")).hint(
+            "name it by the first digits of its id, or its place: coffre prune --list shows what is forgotten and can still come back",
+        )),
     }
 }
 

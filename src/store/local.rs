@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -56,7 +56,8 @@ impl Local {
         Ok(LocalUpload { store: Local::new(&self.root), file, what: what.to_owned() })
     }
 
-    /// Creates the folders of `path` below the root, each made durable in the one above.
+    /// Creates the folders of `path` below the root, each made durable in the one above. Where hosts of several users seal, who made a folder
+    /// must not be the only one who can use it: it is as open as the one above.
     fn create_folders(&self, folder: &Path) -> io::Result<()> {
         if folder.is_dir() {
             return Ok(());
@@ -68,6 +69,13 @@ impl Local {
         match sys::create_dir(folder) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => sys::create_dirs(folder),
+            Ok(()) if folder != self.root => {
+                let mode = |path: &Path| fs::metadata(path).map(|meta| meta.mode() & 0o7777);
+                match mode(above)? {
+                    wanted if wanted != mode(folder)? => fs::set_permissions(folder, fs::Permissions::from_mode(wanted)),
+                    _ => Ok(()),
+                }
+            }
             other => other,
         }?;
         sys::sync_dir(above)

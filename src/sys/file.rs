@@ -8,19 +8,39 @@ use std::{
     path::Path,
 };
 
+use crate::sys::umask;
+
 /// Prefix of unfinished writes; whoever lists a directory ignores such names.
 const UNFINISHED: &str = ".tmp-";
 
 /// A file that gets its name when it is whole. Dropped without `commit`, nothing of it stays.
 ///
-/// Written under a temporary name; `commit` syncs it, renames it without replacing, and syncs the directory. It is
+/// Written under a temporary name; `commit` syncs it, renames it without replacing, and syncs the directory. Where directories only let things
+/// be added (`chattr +a`), it has no name until then. It is
 /// read-only; who may read it follows the umask. A large one goes to the disk while it is written, so that `commit` does not have all
 /// of it to wait for, and leaves the page cache to others afterwards.
 pub struct NewFile {
-    file: tempfile::NamedTempFile,
+    file: Begun,
     len: u64,
     /// Bytes that are on their way to the disk.
     sent: u64,
+}
+
+/// A file on its way.
+enum Begun {
+    /// To be renamed, or removed.
+    Named(tempfile::NamedTempFile),
+    /// To be linked; gone with its descriptor.
+    Unnamed(File),
+}
+
+impl Begun {
+    fn file(&self) -> &File {
+        match self {
+            Begun::Named(file) => file.as_file(),
+            Begun::Unnamed(file) => file,
+        }
+    }
 }
 
 /// Bytes after which the kernel is told to begin writing.
@@ -29,20 +49,27 @@ const SEND_LEN: u64 = 4 << 20;
 impl NewFile {
     /// Starts a file in `dir`.
     pub fn begin(dir: &Path) -> io::Result<Self> {
-        tempfile::Builder::new()
-            .prefix(UNFINISHED)
-            .permissions(fs::Permissions::from_mode(0o444))
-            .tempfile_in(dir)
-            .map_err(bare)
-            .map(|file| Self { file, len: 0, sent: 0 })
+        let file = match is_append_only(dir) {
+            true => {
+                let file = tempfile::tempfile_in(dir).map_err(bare)?;
+                file.set_permissions(fs::Permissions::from_mode(0o444 & !umask()))?;
+                Begun::Unnamed(file)
+            }
+            false => {
+                let mut named = tempfile::Builder::new();
+                let named = named.prefix(UNFINISHED).permissions(fs::Permissions::from_mode(0o444));
+                Begun::Named(named.tempfile_in(dir).map_err(bare)?)
+            }
+        };
+        Ok(Self { file, len: 0, sent: 0 })
     }
 
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.as_file_mut().write_all(bytes)?;
+        self.file.file().write_all(bytes)?;
         self.len += bytes.len() as u64;
         if self.len - self.sent >= SEND_LEN {
-            begin_writing(self.file.as_file(), self.sent, self.len - self.sent);
+            begin_writing(self.file.file(), self.sent, self.len - self.sent);
             self.sent = self.len;
         }
         Ok(())
@@ -50,22 +77,34 @@ impl NewFile {
 
     /// Gives the file its name, durably. If something has that name already, nothing is changed, and what was written comes back.
     pub fn commit(self, path: &Path) -> io::Result<Option<File>> {
-        self.file.as_file().sync_data()?;
+        self.file.file().sync_data()?;
         if self.sent > 0 {
             // Only an advice.
-            let _ = rustix::fs::fadvise(self.file.as_file(), 0, None, rustix::fs::Advice::DontNeed);
+            let _ = rustix::fs::fadvise(self.file.file(), 0, None, rustix::fs::Advice::DontNeed);
         }
-        match self.file.persist_noclobber(path) {
-            Ok(_) => sync_dir(parent(path)?).map(|()| None),
-            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => e.file.reopen().map(Some),
-            Err(e) => Err(e.error),
+        let there = match self.file {
+            Begun::Named(file) => match file.persist_noclobber(path) {
+                Ok(_) => None,
+                Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Some(e.file.reopen()?),
+                Err(e) => return Err(e.error),
+            },
+            Begun::Unnamed(file) => match give_name(&file, path) {
+                Ok(()) => None,
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Some(file),
+                Err(e) => return Err(e),
+            },
+        };
+        match there {
+            None => sync_dir(parent(path)?).map(|()| None),
+            there => Ok(there),
         }
     }
 
     /// Gives the file the name of another, durably; that one, if there is one, is at `aside` afterwards. At every moment one of them is at `path`,
     /// where the file system has hard links.
     pub fn replace(self, path: &Path, aside: &Path) -> io::Result<()> {
-        self.file.as_file().sync_data()?;
+        self.file.file().sync_data()?;
+        let Begun::Named(file) = self.file else { return Err(io::ErrorKind::PermissionDenied.into()) };
         match fs::hard_link(path, aside) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => (),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(e),
@@ -75,9 +114,22 @@ impl NewFile {
         if let Some(dir) = aside.parent().filter(|_| aside.exists()) {
             sync_dir(dir)?;
         }
-        self.file.persist(path).map_err(|e| e.error)?;
+        file.persist(path).map_err(|e| e.error)?;
         sync_dir(parent(path)?)
     }
+}
+
+/// Whether things can only be added to a directory: nothing in it gets another name, or goes.
+fn is_append_only(dir: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    statx(CWD, dir, AtFlags::empty(), StatxFlags::TYPE).is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::APPEND))
+}
+
+/// Gives a file without a name the name `path`, if nothing has it.
+fn give_name(file: &File, path: &Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, linkat};
+    let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(CWD, open, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
 }
 
 /// Asks the kernel to write a range of `file` to the disk, without waiting. What fails here fails again, and is told, when the file is synced.

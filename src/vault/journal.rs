@@ -24,6 +24,10 @@ pub struct Forgotten {
     pub key: SnapshotKey,
     /// When that was decided, ns since 1970.
     pub since_ns: i128,
+    /// The number of the record that says so.
+    pub seq: u64,
+    /// The number of the record that said so for the first time, if it was brought back in between.
+    pub first: u64,
     /// Whether deletion has begun: it cannot come back.
     pub gone: bool,
 }
@@ -50,7 +54,7 @@ pub struct Condemnation {
 }
 
 impl Condemnation {
-    /// The earliest moment at which it may be carried out, ns since 1970.
+    /// The earliest moment at which it may be carried out, by what the record says: ns since 1970.
     pub fn due_ns(&self) -> i128 {
         self.time_ns + i128::from(self.grace_secs) * 1_000_000_000
     }
@@ -59,6 +63,15 @@ impl Condemnation {
     pub fn key(&self) -> Key {
         record_key(&self.record)
     }
+}
+
+/// A deletion that began, and of which nobody has said that it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// The name of the record that says so.
+    pub record: String,
+    /// The list of what is being deleted.
+    pub list: Digest,
 }
 
 /// What all records together say.
@@ -70,8 +83,11 @@ pub struct Journal {
     pub pins: BTreeMap<SnapshotId, bool>,
     /// What was condemned, oldest first.
     pub condemnations: Vec<Condemnation>,
-    /// Objects that were condemned and are needed after all.
-    pub spared: BTreeSet<String>,
+    /// Objects that were condemned and were needed after all, with the number of the newest record that says so: it holds against what was
+    /// condemned before it, and not for ever.
+    pub spared: BTreeMap<String, u64>,
+    /// Deletions that have not ended.
+    pub deletions: Vec<Deletion>,
     /// Objects that nothing named, and since when that is known, ns since 1970.
     pub loose: BTreeMap<String, i128>,
     /// The names of all records that count.
@@ -81,6 +97,10 @@ pub struct Journal {
     /// Records that do not count, and why.
     pub findings: Vec<Finding>,
     said_gone: BTreeSet<(u64, SnapshotId)>,
+    /// The first record that forgot each snapshot.
+    ever: BTreeMap<SnapshotId, u64>,
+    /// Records that others name as the ones before them.
+    named: BTreeSet<String>,
     last_seq: u64,
 }
 
@@ -126,16 +146,17 @@ impl Journal {
         let owner = owner.or(signers.as_ref().and_then(|list| list.signers.owner())).unwrap_or_default();
         let mut records: BTreeMap<u64, Vec<(String, Digest, GcRecord)>> = BTreeMap::new();
         for name in names {
-            journal.last_seq = journal.last_seq.max(GcRecord::seq(&name).unwrap_or(0));
             match read_record(vault, owner, &name) {
                 Ok((digest, record, finding)) => {
+                    journal.last_seq = journal.last_seq.max(GcRecord::seq(&name).unwrap_or(0));
                     journal.findings.extend(finding);
                     journal.records.insert(name.clone());
                     journal.read.insert(name.clone(), digest);
                     records.entry(GcRecord::seq(&name).unwrap_or(0)).or_default().push((name, digest, record));
                 }
                 Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported) => {
-                    journal.findings.push(Finding::new(record_key(&name).as_str(), e.chain()));
+                    let kind = if is_junk(vault, owner, &name)? { Trouble::Stranger } else { Trouble::Unreadable };
+                    journal.findings.push(Finding::of(kind, record_key(&name).as_str(), e.chain()));
                 }
                 Err(e) => return Err(e),
             }
@@ -148,13 +169,30 @@ impl Journal {
                 }
             }
         }
+        journal.find_gaps();
         Ok(journal)
     }
 
+    /// Each record names those before it, so none can be taken away without a word but the newest.
+    fn find_gaps(&mut self) {
+        for name in self.named.difference(&self.records) {
+            let key = record_key(name);
+            match self.findings.iter_mut().find(|f| f.object == key.as_str()) {
+                Some(finding) => *finding = Finding::of(Trouble::Altered, key.as_str(), finding.text.clone()),
+                None => {
+                    let text = "is gone, or its signature is: a later decision of the owner's names it";
+                    self.findings.push(Finding::of(Trouble::Deleted, key.as_str(), text));
+                }
+            }
+        }
+    }
+
     fn take(&mut self, name: &str, digest: Digest, time_ns: i128, decision: &Decision) {
+        let seq = GcRecord::seq(name).unwrap_or(0);
         match decision {
             Decision::Forget(key, id) => {
-                self.forgotten.entry(*id).or_insert(Forgotten { key: key.clone(), since_ns: time_ns, gone: false });
+                let first = *self.ever.entry(*id).or_insert(seq);
+                self.forgotten.entry(*id).or_insert(Forgotten { key: key.clone(), since_ns: time_ns, seq, first, gone: false });
             }
             Decision::Undelete(_, id) => {
                 if self.forgotten.get(id).is_some_and(|forgotten| !forgotten.gone) {
@@ -164,7 +202,7 @@ impl Journal {
             Decision::Pin(_, id) => drop(self.pins.insert(*id, true)),
             Decision::Unpin(_, id) => drop(self.pins.insert(*id, false)),
             Decision::Gone(_, id) => {
-                self.said_gone.insert((GcRecord::seq(name).unwrap_or(0), *id));
+                self.said_gone.insert((seq, *id));
                 if let Some(forgotten) = self.forgotten.get_mut(id) {
                     forgotten.gone = true;
                 }
@@ -172,7 +210,7 @@ impl Journal {
             Decision::Condemn { list, fresh, grace_secs } => self.condemnations.push(Condemnation {
                 record: name.to_owned(),
                 digest,
-                seq: GcRecord::seq(name).unwrap_or(0),
+                seq,
                 time_ns,
                 grace_secs: *grace_secs,
                 list: *list,
@@ -181,13 +219,16 @@ impl Journal {
             }),
             Decision::Settled(name) => {
                 self.condemnations.iter_mut().filter(|c| c.record == *name).for_each(|c| c.settled = true);
+                self.deletions.retain(|d| d.record != *name);
             }
-            Decision::Spare(path) => drop(self.spared.insert(path.clone())),
+            Decision::Spare(path) => drop(self.spared.insert(path.clone(), seq)),
             Decision::Loose(path) => drop(self.loose.entry(path.clone()).or_insert(time_ns)),
+            Decision::Delete(list) => self.deletions.push(Deletion { record: name.to_owned(), list: *list }),
+            Decision::After(before) => drop(self.named.insert(before.clone())),
         }
     }
 
-    /// The highest number that a record has, one that does not count among them.
+    /// The highest number that a record has. One that does not count is not among them: anybody can write `9999999999`.
     pub fn last_seq(&self) -> u64 {
         self.last_seq
     }
@@ -220,11 +261,21 @@ impl Journal {
         Ok(false)
     }
 
-    /// The objects that a condemnation names, without those that were spared: path and hash.
+    /// The objects that a condemnation names, without those that were spared since: path and hash.
     pub fn condemned(&self, vault: &Vault, condemnation: &Condemnation) -> Result<Vec<Line>> {
-        let mut lines = read_list(vault, &condemnation.list)?;
-        lines.retain(|line| !self.spared.contains(&line.path));
-        Ok(lines)
+        Ok(self.judged(vault, condemnation)?.0)
+    }
+
+    /// The objects that a condemnation names: those that go, and those that were spared since.
+    pub fn judged(&self, vault: &Vault, condemnation: &Condemnation) -> Result<(Vec<Line>, Vec<Line>)> {
+        let is_spared = |line: &Line| self.spared.get(&line.path).is_some_and(|seq| *seq >= condemnation.seq);
+        let lines = read_list(vault, &condemnation.list)?;
+        Ok(lines.into_iter().partition(|line| !is_spared(line)))
+    }
+
+    /// The objects that are being deleted.
+    pub fn going(&self, vault: &Vault, deletion: &Deletion) -> Result<Vec<Line>> {
+        read_list(vault, &deletion.list)
     }
 
     /// What was written in place of what a condemnation names.
@@ -240,15 +291,14 @@ impl Journal {
     }
 
     /// Adds a record with these decisions, and returns its name. The signature is the commit.
+    ///
+    /// # Errors
+    /// `Unsupported` if no number is left for it: nothing is written that nobody would read.
     pub fn append(vault: &Vault, owner: &OwnerKeys, time_ns: i128, decisions: Vec<Decision>) -> Result<String> {
-        let mut last = 0;
-        vault.store.list("gc", &mut |key, _| {
-            let name = key.file_name().trim_end_matches(".sig").trim_end_matches(".txt");
-            last = last.max(GcRecord::seq(name).unwrap_or(0));
-            Ok(())
-        })?;
+        let (seq, before) = next_seq(vault, &owner.sign.public())?;
+        let decisions = before.into_iter().map(Decision::After).chain(decisions).collect();
         let bytes = GcRecord { time_ns, decisions }.encode(vault.config.id);
-        let name = GcRecord::name(last + 1, &bytes);
+        let name = GcRecord::name(seq, &bytes);
         let signature = owner.sign.sign(NAMESPACE, &bytes)?;
         let key = record_key(&name);
         vault.put_twice(&key, &bytes)?;
@@ -267,6 +317,7 @@ impl Journal {
     /// Every record and list that counts, with its hash.
     pub fn objects(&self) -> impl Iterator<Item = (Key, Digest)> {
         let lists = self.condemnations.iter().flat_map(|c| std::iter::once(c.list).chain(c.fresh));
+        let lists = lists.chain(self.deletions.iter().map(|d| d.list));
         self.read.iter().map(|(name, digest)| (record_key(name), *digest)).chain(lists.map(|list| (list_key(&list), list)))
     }
 
@@ -274,6 +325,60 @@ impl Journal {
     pub fn list_key(list: &Digest) -> Key {
         list_key(list)
     }
+}
+
+/// So many numbers above the highest that counts are taken as used: of records that somebody is about to sign, or never did.
+const AHEAD_MAX: u64 = 64;
+
+/// The number of the next record, and the newest ones before it. What others have put below `gc/` moves the number by no more than
+/// `AHEAD_MAX`, or a single file would end all numbers.
+///
+/// Cost: a listing, and two small reads for each record from the two highest numbers that count on.
+fn next_seq(vault: &Vault, owner: &str) -> Result<(u64, Vec<String>)> {
+    let mut names = BTreeSet::new();
+    for folder in ["gc", "parity/gc"].iter().take(if vault.config.parity > 0 { 2 } else { 1 }) {
+        vault.store.list(folder, &mut |key, _| {
+            let name = key.file_name().trim_end_matches(".sig").trim_end_matches(".txt");
+            names.extend(GcRecord::seq(name).map(|seq| (seq, name.to_owned())));
+            Ok(())
+        })?;
+    }
+    let (mut last, mut before): (Option<u64>, Vec<String>) = (None, Vec::new());
+    for (seq, name) in names.iter().rev() {
+        // Two owners who write at one moment may not have seen each other: the number before the last is named again.
+        if last.is_some_and(|last| *seq + 1 < last) {
+            break;
+        }
+        match read_record(vault, owner, name) {
+            Ok(_) => {
+                last = last.or(Some(*seq));
+                before.push(name.clone());
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported) => (),
+            Err(e) => return Err(e),
+        }
+    }
+    let last = last.unwrap_or(0);
+    let used = names.iter().map(|(seq, _)| *seq).filter(|seq| *seq <= last + AHEAD_MAX).max().unwrap_or(0);
+    match used < GcRecord::SEQ_MAX {
+        true => Ok((used + 1, before)),
+        false => Err(Error::unsupported(format!("gc/ holds record {last} of the owner's, and no number is left above it"))),
+    }
+}
+
+/// Whether what lies at the place of a record cannot be one: its name is not that of its content, and nobody even says that the owner signed
+/// it. Anybody who may add to the vault can put such a thing there.
+fn is_junk(vault: &Vault, owner: &str, name: &str) -> Result<bool> {
+    let key = record_key(name);
+    let read = |key: &Key, len_max| match store::get_all(&*vault.store, key, len_max) {
+        Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Missing) => Ok(None),
+        other => other.map(Some),
+    };
+    let (Some(bytes), Some(signature)) = (read(&key, GC_RECORD_LEN_MAX)?, read(&signature_key(&key), PUBLIC_LEN_MAX)?) else {
+        return Ok(false);
+    };
+    let is_named = GcRecord::seq(name).is_some_and(|seq| GcRecord::name(seq, &bytes) == name);
+    Ok(!is_named && !sign::claims(owner, &signature))
 }
 
 /// The names of all records that are signed, by whomever. A listing: cheap enough to be asked every second.
@@ -289,9 +394,9 @@ pub fn signed_records(vault: &Vault) -> Result<BTreeSet<String>> {
 /// In which turn a decision is taken among those of one number.
 fn turn_of(decision: &Decision) -> u8 {
     match decision {
-        Decision::Forget(..) | Decision::Unpin(..) | Decision::Condemn { .. } | Decision::Loose(_) => 0,
+        Decision::Forget(..) | Decision::Unpin(..) | Decision::Condemn { .. } | Decision::Loose(_) | Decision::After(_) => 0,
         Decision::Undelete(..) | Decision::Pin(..) | Decision::Spare(_) | Decision::Settled(_) => 1,
-        Decision::Gone(..) => 2,
+        Decision::Gone(..) | Decision::Delete(_) => 2,
     }
 }
 

@@ -50,7 +50,7 @@ pub use finding::{Finding, Trouble, settle};
 pub use foreign::key_findings;
 pub use history::{Past, Timeline, Version, has_acl, is_same};
 pub use index::{Index, Located, read_segment};
-pub use journal::{Condemnation, Forgotten, Journal, is_record, signed_records};
+pub use journal::{Condemnation, Deletion, Forgotten, Journal, is_record, signed_records};
 pub use keys::{OwnerKeys, SealerKeys};
 pub use kit::KIT_LEN_MAX;
 pub use links::{Expected, Links, expected, links, not_offered, remembered, set_aside};

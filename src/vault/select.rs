@@ -4,6 +4,7 @@ use std::{borrow::Borrow, collections::BTreeSet};
 
 use crate::{
     error::{Error, Result},
+    format::{SnapshotId, SnapshotKey, is_name},
     sys,
     vault::Snapshot,
 };
@@ -24,6 +25,8 @@ enum Which {
     Id(String),
     /// The newest at or before this moment.
     At(i128),
+    /// The one at this place: `host1/41`, as lists show it.
+    Place(SnapshotKey),
     /// Either: `20251108` is a day, and could be an id. The id wins if there is one.
     IdOrAt(String, i128),
 }
@@ -43,6 +46,9 @@ impl Selector {
         // Ids are written in small letters; a person may paste others.
         let id = in_mount(rest).unwrap_or(rest).to_ascii_lowercase();
         let is_hex = !id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit());
+        if let Some(place) = place(rest) {
+            return Ok(Self { host, which: Which::Place(place), typed: text.to_owned() });
+        }
         let is_id = (PREFIX_MIN..=64).contains(&id.len()) && is_hex;
         let which = match (rest.strip_prefix("latest"), sys::parse_moment(rest, now_ns)) {
             (Some(""), _) => Which::Back(0),
@@ -57,6 +63,23 @@ impl Selector {
         };
         Ok(Self { host, which, typed: text.to_owned() })
     }
+
+    /// Whether it means this snapshot by its place or its id, whatever else there is. For snapshots that are not listed any more.
+    pub fn names(&self, key: &SnapshotKey, id: &SnapshotId) -> bool {
+        let of_host = self.host.as_ref().is_none_or(|host| *host == key.sealer);
+        let named = match &self.which {
+            Which::Place(place) => place == key,
+            Which::Id(prefix) | Which::IdOrAt(prefix, _) => id.to_string().starts_with(prefix),
+            Which::Back(_) | Which::At(_) => false,
+        };
+        of_host && named
+    }
+}
+
+/// A sealer and a number: `host1/41`.
+fn place(text: &str) -> Option<SnapshotKey> {
+    let (sealer, seq) = text.split_once('/').filter(|(sealer, seq)| is_name(sealer) && seq.bytes().all(|b| b.is_ascii_digit()))?;
+    Some(SnapshotKey { sealer: sealer.to_owned(), seq: seq.parse().ok()? })
 }
 
 /// The digits of the id in the name of a snapshot's directory in a mount: `2025-11-08T02-00-00Z-1a2b3c4d`.
@@ -165,6 +188,10 @@ pub fn select<'a, S: Borrow<Snapshot>>(snapshots: &'a [S], selector: &Selector) 
             let hint = if near.is_empty() { see.to_owned() } else { format!("nearest are {}", listed(&near)) };
             none("no id starts like this".to_owned()).hint(hint)
         }),
+        Which::Place(place) => {
+            let found = mine.iter().find(|s| of(s).key == *place).copied();
+            found.ok_or_else(|| none("there is none at this place".to_owned()).hint(see))
+        }
         Which::At(moment) => at(*moment),
         Which::IdOrAt(prefix, moment) => by_id(prefix)?.map_or_else(|| at(*moment), Ok),
     }

@@ -64,6 +64,12 @@ pub fn maker(namespace: &str, message: &[u8], signature: &[u8]) -> Option<String
     Some(key.to_openssh().ok()?.trim().to_owned())
 }
 
+/// Whether `signature` says that it is of `public`. Whether that is so, only what was signed can show.
+pub fn claims(public: &str, signature: &[u8]) -> bool {
+    let signature = std::str::from_utf8(signature).ok().and_then(|text| text.parse::<SshSig>().ok());
+    public.parse::<PublicKey>().is_ok_and(|key| signature.is_some_and(|signature| signature.public_key() == key.key_data()))
+}
+
 /// The text of an ed25519 public key without its comment, if `text` is one.
 pub fn public_key(text: &str) -> Option<String> {
     let mut key = text.trim().parse::<PublicKey>().ok().filter(|key| key.algorithm() == Algorithm::Ed25519)?;
@@ -84,6 +90,8 @@ mod tests {
         assert!(!is_signed(&key.public(), SIGNERS, b"message", &signature));
         assert!(!is_signed(&SigningKey::from_seed([6; 32]).public(), RECEIPT, b"message", &signature));
         assert!(!is_signed(&key.public(), RECEIPT, b"message", b"nonsense"));
+        assert!(claims(&key.public(), &signature) && !claims(&SigningKey::from_seed([6; 32]).public(), &signature));
+        assert!(!claims(&key.public(), b"nonsense"));
         assert_eq!(maker(RECEIPT, b"message", &signature), Some(key.public()));
         assert_eq!(maker(RECEIPT, b"massage", &signature), None);
         assert_eq!(public_key(&format!("{} owner@desk\n", key.public())), Some(key.public()));

@@ -272,3 +272,37 @@ fn a_false_clock_is_seen_through_by_the_store() {
     let kept: Vec<&str> = report.snapshots.iter().filter(|row| row.keep).map(|row| row.snapshot.as_str()).collect();
     assert_eq!(kept, ["host1/4", "host1/5", "host1/6", "host1/7"]);
 }
+
+/// No rule could judge it, no name meant it, and no prune went on while it was wanted.
+#[test]
+fn a_snapshot_whose_manifest_is_lost_can_be_forgotten() {
+    let host = Host::memory();
+    let (_guard, all) = with_snapshots(&host, 4);
+    for (n, name) in [(0, "host1/1".to_owned()), (1, hex(&all[1])[..8].to_owned())] {
+        host.vault.store.delete(&Key::fixed(format!("snaps/host1/{:010}.age", n + 1))).unwrap();
+        let report = forget(&host, &named(&[&name])).unwrap();
+        assert_eq!(report.forgotten, 1, "{name}");
+        assert_eq!(forget(&host, &named(&[&name])).unwrap_err().kind(), ErrorKind::NotFound, "only once");
+    }
+    assert_eq!(host.vault.snapshots(&host.owner).unwrap().0.iter().map(|s| s.id).collect::<Vec<_>>(), all[2..]);
+}
+
+#[test]
+fn places_name_snapshots_and_what_is_forgotten_says_so() {
+    let host = Host::memory();
+    let (_guard, all) = with_snapshots(&host, 3);
+    forget(&host, &named(&["host1/2"])).unwrap();
+    assert_eq!(ids(&host), [all[0], all[2]]);
+    let pin = |name: &str| pins::run(&host.vault, &host.owner, 0, &[Selector::parse(name, 0).unwrap()], true);
+    for name in ["host1/2", &hex(&all[1])[..8]] {
+        let refused = pin(name).unwrap_err();
+        assert!(refused.chain().contains("is forgotten") && refused.hint_text().unwrap().contains("undelete"), "{}", refused.chain());
+    }
+    undelete::run(&host.vault, &host.owner, 0, &["host1/2".to_owned()]).unwrap();
+    pin("host1/2").unwrap();
+    assert_eq!(ids(&host), all);
+    let typo = forget::Options { hosts: vec!["hots1".to_owned()], ..last(1) };
+    let refused = forget(&host, &typo).unwrap_err();
+    assert!(refused.kind() == ErrorKind::NotFound && refused.hint_text().unwrap().contains("host1"), "{}", refused.chain());
+    assert_eq!(ids(&host), all);
+}

@@ -3,7 +3,7 @@
 use coffre::{
     error::Result,
     format::{ChunkId, Digest, DomainId, FrameEntry, PackIndex, digest},
-    ops::prune::{Fate, Holds, Item, Limits, Marked, Need, Table, TableBuilder, Trees, mark, plan},
+    ops::prune::{Fate, Holds, Item, Limits, Marked, Need, Rank, Table, TableBuilder, Trees, mark, plan},
     sys::{Cancel, Clock, SystemClock},
 };
 
@@ -28,7 +28,7 @@ fn index(first: u64, frames: u64) -> PackIndex {
 fn table(live: impl Fn(u64) -> bool) -> Table {
     let mut builder = TableBuilder::default();
     for pack in 0..10 {
-        builder.push(pack_name(pack), 51_000, "00112233", false, index(pack * 100, 25));
+        builder.push(pack_name(pack), 51_000, "00112233", Rank::Firm, index(pack * 100, 25));
     }
     let table = builder.finish();
     for n in (0..1_000).filter(|n| live(*n)) {
@@ -79,8 +79,8 @@ fn a_plan_keeps_deletes_and_rewrites_as_little_as_it_may() {
 #[test]
 fn packs_of_nodes_lose_everything_dead() {
     let mut builder = TableBuilder::default();
-    builder.push(pack_name(0), 51_000, "00112233", false, index(0, 25));
-    builder.push(pack_name(1), 51_000, "00112233", false, index(100, 25));
+    builder.push(pack_name(0), 51_000, "00112233", Rank::Firm, index(0, 25));
+    builder.push(pack_name(1), 51_000, "00112233", Rank::Firm, index(100, 25));
     let table = builder.finish();
     for n in 1..200 {
         table.mark(&id(n), Holds::Nodes);
@@ -91,15 +91,32 @@ fn packs_of_nodes_lose_everything_dead() {
 #[test]
 fn a_condemned_copy_counts_only_where_there_is_no_other() {
     let mut builder = TableBuilder::default();
-    builder.push(pack_name(0), 51_000, "00112233", true, index(0, 25));
-    builder.push(pack_name(1), 51_000, "00112233", false, index(200, 25));
-    builder.push(pack_name(2), 21_000, "00112233", false, index(0, 10));
+    builder.push(pack_name(0), 51_000, "00112233", Rank::Weak, index(0, 25));
+    builder.push(pack_name(1), 51_000, "00112233", Rank::Firm, index(200, 25));
+    builder.push(pack_name(2), 21_000, "00112233", Rank::Firm, index(0, 10));
     let table = builder.finish();
     assert_eq!(table.mark(&id(3), Holds::Content), Marked::New);
     assert_eq!((table.holds(0), table.holds(2)), (Holds::Nothing, Holds::Content));
     assert_eq!(table.mark(&id(90), Holds::Content), Marked::New);
     assert_eq!(table.holds(0), Holds::Content, "nobody else has it");
     assert_eq!(plan(&table, &LIMITS).fates, [Fate::Keep, Fate::Delete, Fate::Rewrite], "and it is not for this plan to judge");
+}
+
+#[test]
+fn what_is_in_two_packs_is_live_in_the_longer_one_and_a_doomed_copy_comes_last() {
+    let mut builder = TableBuilder::default();
+    builder.push(pack_name(0), 21_000, "00112233", Rank::Firm, index(0, 10));
+    builder.push(pack_name(1), 51_000, "00112233", Rank::Firm, index(0, 25));
+    builder.push(pack_name(2), 51_000, "00112233", Rank::Going, index(200, 25));
+    builder.push(pack_name(3), 51_000, "00112233", Rank::Weak, index(200, 25));
+    let mut table = builder.finish();
+    for n in (0..100).chain(200..300) {
+        table.mark(&id(n), Holds::Content);
+    }
+    assert_eq!([0, 1, 2, 3].map(|n| table.holds(n)), [Holds::Content, Holds::Content, Holds::Nothing, Holds::Content]);
+    assert_eq!(table.join().into_iter().collect::<Vec<_>>(), [(1, 0)]);
+    assert_eq!(plan(&table, &LIMITS).fates, [Fate::Delete, Fate::Keep, Fate::Keep, Fate::Keep]);
+    assert_eq!(table.holds(0), Holds::Content, "should it be condemned already, it is spared");
 }
 
 /// A thousand snapshots of a thousand directories, of which each changes one in a hundred.
@@ -146,7 +163,7 @@ fn ten_million_chunks_and_a_thousand_snapshots_are_planned_in_time() {
     let build = clock.monotonic();
     let mut builder = TableBuilder::default();
     for pack in 0..CHUNKS / 500 {
-        builder.push(pack_name(pack), 500 * 510, "00112233", false, index(pack * 500, 125));
+        builder.push(pack_name(pack), 500 * 510, "00112233", Rank::Firm, index(pack * 500, 125));
     }
     // Nodes: 11 versions of every directory, and the roots.
     let nodes: Vec<u64> = (0..11 * DIRS).chain(ROOTS..ROOTS + SNAPSHOTS).collect();
@@ -154,7 +171,7 @@ fn ten_million_chunks_and_a_thousand_snapshots_are_planned_in_time() {
         let chunks = u32::try_from(some.len()).unwrap();
         let frames = vec![FrameEntry { offset: 32, compressed_len: 100_000, raw_len: 400 * chunks, chunks }];
         let index = PackIndex { frames, chunks: some.iter().map(|n| (numbered(*n), 400)).collect() };
-        builder.push(pack_name(1 << 30 | n as u64), 101_000, "00112233", false, index);
+        builder.push(pack_name(1 << 30 | n as u64), 101_000, "00112233", Rank::Firm, index);
     }
     let began = clock.monotonic();
     let table = builder.finish();

@@ -7,17 +7,18 @@ mod times;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use clock::wrong as wrong_clock;
 pub use policy::{Candidate, Group, GroupBy, Judged, Policy, Reason, judge};
 pub use report::{Report, Row};
 pub use times::Doubt;
 
 use crate::{
-    error::{Error, Result},
-    format::{Decision, SnapshotId},
+    error::{Error, ErrorKind, Result},
+    format::{Decision, SnapshotId, SnapshotKey},
     ops::pins::{self, Pinned},
     store::Key,
     sys::Calendar,
-    vault::{Journal, OwnerKeys, Selector, Snapshot, Vault, select},
+    vault::{Committed, Journal, OwnerKeys, Selector, SignerList, Snapshot, Vault, select},
 };
 
 /// What to forget.
@@ -45,7 +46,8 @@ pub struct Options {
 /// `Conflict` if the clock looks wrong, a host would lose its last snapshot, or a named snapshot is pinned. Nothing is changed then.
 pub fn run(vault: &Vault, owner: &OwnerKeys, now_ns: i128, options: &Options) -> Result<Report> {
     let journal = Journal::load(vault, Some(&owner.sign.public()))?;
-    if let Some(finding) = journal.findings.first() {
+    // What strangers put there is verify's to tell, or they could stop every forget.
+    if let Some(finding) = journal.findings.iter().find(|finding| finding.kind.is_damage()) {
         return Err(Error::corrupt(format!("{}: {}", finding.object, finding.text)).hint(
             "a decision of the owner's cannot be read, so nothing is decided anew; coffre verify, and bring the object back from a copy",
         ));
@@ -58,19 +60,23 @@ pub fn run(vault: &Vault, owner: &OwnerKeys, now_ns: i128, options: &Options) ->
     if !options.force {
         clock::check(all(), now_ns)?;
     }
-    let going = match options.named.is_empty() {
+    let going: Going = match options.named.is_empty() {
         true => {
             groups.retain_mut(|group| {
                 group.rows.retain(|row| of_hosts(row, &options.hosts));
                 !group.rows.is_empty()
             });
             let unkept = groups.iter().flat_map(|group| &group.rows).filter(|row| row.reasons.is_empty());
-            unkept.map(|row| row.candidate.id).collect()
+            unkept.map(|row| (row.candidate.id, None)).collect()
         }
-        false => named(&snapshots, &pinned, &options.named)?,
+        false => named(vault, owner, &journal, &snapshots, &pinned, &options.named)?,
     };
+    check_hosts(&snapshots, &options.hosts)?;
+    let lost: Vec<(SnapshotKey, SnapshotId)> = going.iter().filter_map(|(id, lost)| Some((lost.clone()?, *id))).collect();
+    let going: BTreeSet<SnapshotId> = going.into_keys().collect();
     check_last(&snapshots, &going, options.force)?;
-    let decisions = decisions(&snapshots, &going, &journal);
+    let mut decisions = decisions(&snapshots, &going, &journal);
+    decisions.extend(lost.into_iter().map(|(key, id)| Decision::Forget(key, id)));
     let record = match options.dry_run || going.is_empty() {
         true => None,
         false => Some(Journal::append(vault, owner, now_ns, decisions)?),
@@ -97,14 +103,58 @@ fn of_hosts(row: &Judged, hosts: &[String]) -> bool {
     hosts.is_empty() || hosts.iter().any(|host| *host == row.candidate.host || *host == row.candidate.key.sealer)
 }
 
-fn named(snapshots: &[Snapshot], pinned: &BTreeMap<SnapshotId, Pinned>, named: &[Selector]) -> Result<BTreeSet<SnapshotId>> {
-    let going: BTreeSet<SnapshotId> = named.iter().map(|selector| Ok(select(snapshots, selector)?.id)).collect::<Result<_>>()?;
-    match going.iter().find(|id| pinned.contains_key(id)) {
+/// Ids of what goes; with their places, those of which the manifest is lost.
+type Going = BTreeMap<SnapshotId, Option<SnapshotKey>>;
+
+fn named(
+    vault: &Vault,
+    owner: &OwnerKeys,
+    journal: &Journal,
+    snapshots: &[Snapshot],
+    pinned: &BTreeMap<SnapshotId, Pinned>,
+    named: &[Selector],
+) -> Result<Going> {
+    let mut going = Going::new();
+    for selector in named {
+        match select(snapshots, selector) {
+            Ok(snapshot) => drop(going.insert(snapshot.id, None)),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                let (key, id) = unreadable(vault, owner, journal, snapshots, selector)?.ok_or(e)?;
+                going.insert(id, Some(key));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    match going.keys().find(|id| pinned.contains_key(id)) {
         Some(id) => {
             let id = id.short();
             Err(Error::conflict(format!("snapshot {id} is pinned")).hint(format!("coffre unpin {id} first, if it is really to go")))
         }
         None => Ok(going),
+    }
+}
+
+/// The one snapshot that `selector` names among those that count, are wanted, and cannot be read: forgetting it is the way out.
+fn unreadable(
+    vault: &Vault,
+    owner: &OwnerKeys,
+    journal: &Journal,
+    snapshots: &[Snapshot],
+    selector: &Selector,
+) -> Result<Option<(SnapshotKey, SnapshotId)>> {
+    let chain = vault.chain(&SignerList::load(&*vault.store, Some(&owner.sign.public()))?, |_| 0)?;
+    let is_lost = |c: &&Committed| selector.names(&c.key, &c.id) && !journal.is_forgotten(&c.id) && !snapshots.iter().any(|s| s.id == c.id);
+    let mut lost = chain.committed.iter().filter(is_lost);
+    Ok(lost.next().filter(|_| lost.next().is_none()).map(|c| (c.key.clone(), c.id)))
+}
+
+/// A host that is mistyped would be one of which nothing is forgotten, for ever.
+fn check_hosts(snapshots: &[Snapshot], hosts: &[String]) -> Result<()> {
+    let known: BTreeSet<&str> = snapshots.iter().flat_map(|s| [s.manifest.host.as_str(), s.key.sealer.as_str()]).collect();
+    match hosts.iter().find(|host| !known.contains(host.as_str())) {
+        Some(host) => Err(Error::not_found(format!("no snapshot is of host `{host}`"))
+            .hint(format!("hosts and sealers are {}", known.into_iter().collect::<Vec<_>>().join(", ")))),
+        None => Ok(()),
     }
 }
 

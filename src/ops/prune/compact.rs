@@ -8,7 +8,7 @@ use std::sync::{
 
 use crate::{
     error::{Error, Result},
-    format::{ChunkId, FRAME_TARGET_DATA, FRAME_TARGET_META, FrameEntry, Key32, PACK_LEN_META_MAX, PackKind, SegmentPack},
+    format::{ChunkId, Digest, FRAME_TARGET_DATA, FRAME_TARGET_META, FrameEntry, Key32, PACK_LEN_META_MAX, PackKind, SegmentPack},
     ops::prune::{
         Context,
         facts::Facts,
@@ -30,6 +30,9 @@ struct Piece<'a> {
 }
 
 /// Writes the live chunks of every pack that the plan rewrites, in parallel, and returns the new packs with their domains' folders.
+///
+/// # Errors
+/// `Full` among others. What was written is taken away again: nothing names it, and room is what is short.
 pub fn run(context: &Context, facts: &Facts, plan: &Plan) -> Result<Vec<(String, SegmentPack)>> {
     let pieces = pieces(facts, plan);
     let (next, done, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(None::<Error>));
@@ -37,24 +40,28 @@ pub fn run(context: &Context, facts: &Facts, plan: &Plan) -> Result<Vec<(String,
         for _ in 0..context.workers.clamp(1, pieces.len().max(1)) {
             scope.spawn(|| {
                 while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let written = context.cancel.check().and_then(|()| write(context, facts, piece));
-                    match written {
-                        Ok(packs) => {
-                            let packs = packs.into_iter().map(|pack| (piece.domain.to_owned(), pack));
-                            done.lock().expect("nobody panics while holding the list").extend(packs);
-                        }
-                        Err(e) => {
-                            failed.lock().expect("nobody panics while holding the error").get_or_insert(e);
-                            next.store(pieces.len(), Ordering::Relaxed);
-                        }
+                    if let Err(e) = context.cancel.check().and_then(|()| write(context, facts, piece, &done)) {
+                        failed.lock().expect("nobody panics while holding the error").get_or_insert(e);
+                        next.store(pieces.len(), Ordering::Relaxed);
                     }
                 }
             });
         }
     });
+    let done = done.into_inner().expect("nobody panicked while holding the list");
     match failed.into_inner().expect("nobody panicked while holding the error") {
-        Some(e) => Err(e),
-        None => Ok(done.into_inner().expect("nobody panicked while holding the list")),
+        Some(e) => {
+            take_away(context, done.iter().map(|(_, pack)| pack.digest));
+            Err(e)
+        }
+        None => Ok(done),
+    }
+}
+
+/// Removes packs that this prune wrote and that nothing names. A store that refuses leaves them loose.
+pub fn take_away(context: &Context, packs: impl Iterator<Item = Digest>) {
+    for pack in packs {
+        let _ = context.vault.delete(&Key::pack(&pack));
     }
 }
 
@@ -80,31 +87,33 @@ fn pieces<'a>(facts: &'a Facts, plan: &Plan) -> Vec<Piece<'a>> {
 /// One thread's new packs.
 struct Output<'a> {
     context: &'a Context<'a>,
+    domain: &'a str,
     kind: PackKind,
     open: Option<PackBuilder>,
-    done: Vec<SegmentPack>,
+    done: &'a Mutex<Vec<(String, SegmentPack)>>,
     /// Live chunks of frames that were not live as a whole, until they fill a frame.
     raw: Vec<u8>,
     chunks: Vec<(ChunkId, u32)>,
     compressor: Compressor,
 }
 
-fn write(context: &Context, facts: &Facts, piece: &Piece) -> Result<Vec<SegmentPack>> {
-    let domain = facts.domains.get(piece.domain).ok_or_else(|| {
-        Error::missing(format!("no key of the dedup domain {} is in the vault", piece.domain))
-            .hint("bring keys/ back from a copy of the vault")
+fn write(context: &Context, facts: &Facts, piece: &Piece, done: &Mutex<Vec<(String, SegmentPack)>>) -> Result<()> {
+    let id = facts.domains.get(piece.domain).ok_or_else(|| {
+        let first = Key::pack(&facts.table.packs[piece.packs[0]].digest);
+        Error::missing(format!("no key in the vault is of the dedup domain of {first}, so what is in it cannot be written anew"))
+            .hint("bring keys/ and index/ back from a copy of the vault")
     })?;
-    let keys = context.reader.owner.domain(*domain);
+    let keys = context.reader.owner.domain(*id);
     let key = if piece.kind == PackKind::Data { &keys.data } else { &keys.tree };
     let compressor = Compressor::new(LEVEL_DEFAULT)?;
-    let mut out = Output { context, kind: piece.kind, open: None, done: Vec::new(), raw: Vec::new(), chunks: Vec::new(), compressor };
+    let (domain, kind) = (piece.domain, piece.kind);
+    let mut out = Output { context, domain, kind, open: None, done, raw: Vec::new(), chunks: Vec::new(), compressor };
     for n in &piece.packs {
         context.cancel.check()?;
         copy(facts, &facts.table.packs[*n], key, &mut out)?;
     }
     out.flush()?;
-    out.close()?;
-    Ok(out.done)
+    out.close()
 }
 
 fn copy(facts: &Facts, pack: &Pack, key: &Key32, out: &mut Output) -> Result<()> {
@@ -203,7 +212,8 @@ impl Output<'_> {
 
     fn close(&mut self) -> Result<()> {
         let Some(pack) = self.open.take() else { return Ok(()) };
-        self.done.push(self.context.reader.vault.put_pack(pack.finish()?)?);
+        let pack = self.context.reader.vault.put_pack(pack.finish()?)?;
+        self.done.lock().expect("nobody panics while holding the list").push((self.domain.to_owned(), pack));
         Ok(())
     }
 }

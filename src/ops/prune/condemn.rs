@@ -8,6 +8,7 @@ use crate::{
     ops::prune::{
         Context,
         facts::Facts,
+        mark::Tally,
         plan::{Fate, Plan},
     },
     pack::{self, Unwrap, identity_from_bytes},
@@ -27,8 +28,9 @@ pub struct Verdict {
     pub fresh: Vec<Line>,
 }
 
-/// The objects that go by this plan: packs, the segments that name them, and the manifests of forgotten snapshots.
-pub fn goes(facts: &Facts, plan: &Plan, loose: &BTreeSet<String>) -> Vec<Line> {
+/// The objects that go by this plan: packs, the segments that name them, and the manifests of forgotten snapshots. What was spared and is gone
+/// all the same is condemned once more, if nothing is missed: there is no damage then.
+pub fn goes(facts: &Facts, plan: &Plan, loose: &BTreeSet<String>, tally: &Tally) -> Vec<Line> {
     let table = &facts.table;
     let packs: HashSet<Digest> =
         table.packs.iter().zip(&plan.fates).filter(|(_, fate)| **fate != Fate::Keep).map(|(pack, _)| pack.digest).collect();
@@ -47,6 +49,9 @@ pub fn goes(facts: &Facts, plan: &Plan, loose: &BTreeSet<String>) -> Vec<Line> {
         let listed = committed.receipt.lines.iter().find(|line| line.path == path);
         goes.extend(listed.filter(|_| is_new(&path)).cloned());
     }
+    if tally.missing.is_empty() {
+        goes.extend(facts.vanished.iter().cloned());
+    }
     for path in loose.iter().filter(|path| is_new(path)) {
         let digest = Key::parse(path).and_then(|key| key.digest());
         goes.extend(digest.map(|digest| Line { digest, path: path.clone() }));
@@ -54,6 +59,13 @@ pub fn goes(facts: &Facts, plan: &Plan, loose: &BTreeSet<String>) -> Vec<Line> {
     goes.sort_by(|a, b| a.path.cmp(&b.path));
     goes.dedup();
     goes
+}
+
+/// Packs that stay and hold what others need not hold any more: they are looked at once more before those go, like what is written.
+pub fn keepers(facts: &Facts, plan: &Plan) -> Vec<Line> {
+    let last = facts.keepers.iter().filter(|(keeper, other)| plan.fates[*keeper] == Fate::Keep && plan.fates[*other] != Fate::Keep);
+    let packs: BTreeSet<Digest> = last.map(|(keeper, _)| facts.table.packs[*keeper].digest).collect();
+    packs.into_iter().map(|digest| Line { digest, path: Key::pack(&digest).as_str().to_owned() }).collect()
 }
 
 /// Stores segments of the `fresh` packs, and of the packs that stay and whose segments go. Returns the lines of all that is new.

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use crate::{
     error::{Error, ErrorKind, Result},
     event::Event,
-    format::{Digest, DomainId},
+    format::{Digest, DomainId, Line, PackIndex, PackKind},
     ops::prune::{
         Context,
         mark::Item,
-        table::{Table, TableBuilder},
+        table::{Rank, Table, TableBuilder},
     },
-    pack::Unwrap,
+    pack::{Unwrap, decompress},
     store::{self, Key},
-    vault::{Chain, Committed, Journal, SignerList, Snapshot, load_snapshot, read_segment},
+    vault::{Chain, Journal, SignerList, Snapshot, load_snapshot, read_segment},
 };
 
 /// A segment, and the packs that it has tables of.
@@ -33,12 +33,16 @@ pub struct Facts {
     pub there: BTreeMap<Key, u64>,
     /// Paths of what is condemned and not settled, each with the hash that its list gives it.
     pub condemned: BTreeMap<String, Digest>,
+    /// What was spared once and is gone all the same: two owners were at work, and one was told too late.
+    pub vanished: Vec<Line>,
     /// Packs and segments that nothing names.
     pub loose: BTreeSet<String>,
     /// Segments, each with the packs that it has tables of.
     pub segments: Vec<Held>,
     /// Every chunk.
     pub table: Table,
+    /// Packs that hold what is in others as well, each with one of those.
+    pub keepers: BTreeSet<(usize, usize)>,
 }
 
 /// Reads receipts, manifests and index segments; no pack, unless a segment is lost.
@@ -82,27 +86,35 @@ pub fn gather(context: &Context) -> Result<Facts> {
         .map(|line| line.path.clone())
         .filter(|path| is_data(path))
         .collect();
-    let mut condemned = BTreeMap::new();
+    let is_there = |path: &str| Key::parse(path).is_some_and(|key| there.contains_key(&key));
+    let (mut condemned, mut vanished) = (BTreeMap::new(), BTreeMap::new());
     for condemnation in &journal.condemnations {
-        let lines = journal.condemned(vault, condemnation)?;
+        let (lines, spared) = journal.judged(vault, condemnation)?;
         named.extend(journal.fresh(vault, condemnation)?.into_iter().map(|line| line.path));
+        vanished
+            .extend(spared.into_iter().filter(|line| is_data(&line.path) && !is_there(&line.path)).map(|line| (line.path, line.digest)));
+        // Who condemned it again has taken note.
+        for line in &lines {
+            vanished.remove(&line.path);
+        }
         // What is settled is gone; should it be there again, from a copy, it goes once more.
-        condemned.extend(
-            lines
-                .into_iter()
-                .filter(|line| !condemnation.settled || there.keys().any(|k| k.as_str() == line.path))
-                .map(|line| (line.path, line.digest)),
-        );
+        condemned
+            .extend(lines.into_iter().filter(|line| !condemnation.settled || is_there(&line.path)).map(|line| (line.path, line.digest)));
     }
+    let mut going = HashSet::new();
+    for deletion in &journal.deletions {
+        going.extend(journal.going(vault, deletion)?.into_iter().map(|line| line.path).filter(|path| condemned.contains_key(path)));
+    }
+    let vanished = vanished.into_iter().map(|(path, digest)| Line { digest, path }).collect();
     let loose: BTreeSet<String> =
         there.keys().map(|key| key.as_str().to_owned()).filter(|path| !named.contains(path) && !condemned.contains_key(path)).collect();
-    let by_sealer: HashMap<&str, String> = live.iter().map(|s| (s.key.sealer.as_str(), s.manifest.domain.short())).collect();
-    let of_pack = |path: &str| {
-        let names = |c: &&Committed| c.receipt.lines.iter().any(|line| line.path == path);
-        chain.committed.iter().find(names).and_then(|c| by_sealer.get(c.key.sealer.as_str())).cloned()
+    let rank = |path: &str| match () {
+        () if going.contains(path) => Rank::Going,
+        () if condemned.contains_key(path) || loose.contains(path) => Rank::Weak,
+        () => Rank::Firm,
     };
-    let (table, segments) = table(context, &there, &condemned, &loose, of_pack)?;
-    Ok(Facts { journal, chain, live, domains, there, condemned, loose, segments, table })
+    let (table, segments) = table(context, &there, rank, &domains)?;
+    Ok(Facts { journal, chain, live, domains, there, condemned, vanished, loose, segments, table, keepers: BTreeSet::new() })
 }
 
 fn is_data(path: &str) -> bool {
@@ -113,13 +125,11 @@ fn is_data(path: &str) -> bool {
 fn table(
     context: &Context,
     there: &BTreeMap<Key, u64>,
-    condemned: &BTreeMap<String, Digest>,
-    loose: &BTreeSet<String>,
-    domain_of: impl Fn(&str) -> Option<String>,
+    rank: impl Fn(&str) -> Rank,
+    domains: &HashMap<String, DomainId>,
 ) -> Result<(Table, Vec<Held>)> {
     let vault = context.vault;
     let identities: Vec<Unwrap> = context.reader.owner.meta_identities().iter().map(|i| i as Unwrap).collect();
-    let is_weak = |path: &str| condemned.contains_key(path) || loose.contains(path);
     let (mut builder, mut segments, mut seen) = (TableBuilder::default(), Vec::new(), HashSet::new());
     for key in there.keys().filter(|key| key.as_str().starts_with("index/")) {
         context.cancel.check()?;
@@ -130,26 +140,45 @@ fn table(
                 for pack in segment.packs {
                     let place = Key::pack(&pack.digest);
                     if let Some(len) = there.get(&place).filter(|_| seen.insert(pack.digest)) {
-                        builder.push(pack.digest, *len, &folder, is_weak(place.as_str()), pack.index);
+                        builder.push(pack.digest, *len, &folder, rank(place.as_str()), pack.index);
                     }
                 }
             }
             Err(e) if passes(&e) => return Err(e),
+            Err(_) if rank(key.as_str()) != Rank::Firm => (),
             Err(e) => context.sink.send(Event::Warning(format!("{}; the packs themselves are asked", e.chain()))),
         }
     }
     for (key, len) in there.iter().filter(|(key, _)| key.as_str().starts_with("packs/")) {
         let Some(digest) = key.digest().filter(|digest| !seen.contains(digest)) else { continue };
-        if is_weak(key.as_str()) {
-            continue;
-        }
-        match context.reader.pack_index(&digest) {
-            Ok((_, index)) => builder.push(digest, *len, &domain_of(key.as_str()).unwrap_or_default(), false, index),
+        context.cancel.check()?;
+        let rank = rank(key.as_str());
+        let asked = context.reader.pack_index(&digest).and_then(|(kind, index)| {
+            let domain = if rank == Rank::Firm { domain_of(context, &digest, kind, &index, domains)? } else { String::new() };
+            Ok((index, domain))
+        });
+        match asked {
+            Ok((index, domain)) => builder.push(digest, *len, &domain, rank, index),
             Err(e) if passes(&e) => return Err(e),
+            Err(_) if rank != Rank::Firm => (),
             Err(e) => context.sink.send(Event::Warning(format!("{key} stays, as nobody knows what is in it: {}", e.chain()))),
         }
     }
     Ok((builder.finish(), segments))
+}
+
+/// The folder of the domain that names what is in a pack: the one whose key gives its first chunk its id. Empty if that of none does. A frame is
+/// read for it.
+fn domain_of(context: &Context, pack: &Digest, kind: PackKind, index: &PackIndex, domains: &HashMap<String, DomainId>) -> Result<String> {
+    let (Some(frame), Some((id, len))) = (index.frames.first(), index.chunks.first()) else { return Ok(String::new()) };
+    let mut raw = Vec::new();
+    decompress(&context.reader.compressed_frame(pack, frame)?, frame.raw_len as usize, &mut raw, Key::pack(pack).as_str())?;
+    let chunk = raw.get(..*len as usize).unwrap_or_default();
+    let is_its = |domain: &DomainId| {
+        let keys = context.reader.owner.domain(*domain);
+        if kind == PackKind::Data { keys.data.chunk_id(chunk) == *id } else { keys.tree.chunk_id(chunk) == *id }
+    };
+    Ok(domains.iter().find(|(_, domain)| is_its(domain)).map(|(folder, _)| folder.clone()).unwrap_or_default())
 }
 
 /// Whether the failure says nothing of the object: trying again may help.

@@ -1,7 +1,7 @@
 //! Prune: frees what no wanted snapshot needs, in two phases with a grace between them (docs/FORMAT.md section 7.1).
 //!
-//! gather → settle what is due → mark → plan → compact → condemn. Only `settle` deletes, and only what a signed record condemned. Whoever is
-//! interrupted begins again: what was written and not signed is loose, and goes later.
+//! gather → settle what is due → mark → plan → compact → condemn. Only `settle` deletes what somebody may know of, and only what a signed
+//! record condemned. Whoever is interrupted begins again: what was written and not signed is loose, and goes later.
 
 mod compact;
 mod condemn;
@@ -13,23 +13,24 @@ mod settle;
 mod table;
 mod wait;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 pub use mark::{Item, Need, Tally, Trees, mark};
 pub use plan::{Fate, Limits, Plan, Totals, plan};
 pub use report::{List, Loose, Pending, Report};
-pub use table::{Holds, Marked, Pack, Table, TableBuilder};
+pub use table::{Holds, Marked, Pack, Rank, Table, TableBuilder};
 pub use wait::Waiting;
 
 use crate::{
-    error::Result,
+    error::{ErrorKind, Result},
     event::{Event, Sink},
-    format::{Decision, PACK_LEN_META_MAX},
+    format::{Decision, Digest, Line, PACK_LEN_META_MAX},
     sys::{Cancel, Clock},
     vault::{Journal, Reader, Vault},
 };
 
 use facts::Facts;
+use plan::in_place;
 use settle::Settled;
 
 /// Least time for which a loose object is left alone, in ns: a seal may be about to name it.
@@ -73,33 +74,74 @@ pub struct Context<'a> {
 /// Writes that were begun longer ago, and are still unfinished, belong to nobody: a day, in ns.
 const UNFINISHED_NS: i128 = 86_400_000_000_000;
 
+/// How often it is all done anew because the vault changed under it.
+const TRIES_MAX: usize = 6;
+
 /// Prunes: deletes what is due, plans, and condemns. With a grace of nothing, deletes what it condemned if no sealer is in the way.
 ///
 /// # Errors
-/// `Corrupt` or `Missing` if a record, receipt, manifest or node cannot be read; `Conflict` if a snapshot was brought back meanwhile.
+/// `Corrupt` or `Missing` if a record, receipt, manifest or node cannot be read; `Conflict` if others decided something again and again.
 /// Nothing that a wanted snapshot needs is deleted in any case.
 pub fn run(context: &Context, options: &Options) -> Result<Report> {
     let began = context.clock.monotonic();
+    let mut settled = Settled::default();
+    let mut before = None;
+    for _ in 1..TRIES_MAX {
+        match once(context, options, &mut settled) {
+            // Another owner prunes: what was listed a moment ago is gone, or what was planned is out of date. What is damaged fails alike
+            // twice.
+            Err(e) if matches!(e.kind(), ErrorKind::Missing | ErrorKind::Conflict) && before.as_ref() != Some(&e.chain()) => {
+                before = Some(e.chain());
+                context.vault.store.refresh();
+            }
+            result => return finish(context, result?, settled, began),
+        }
+    }
+    let report = once(context, options, &mut settled)?;
+    finish(context, report, settled, began)
+}
+
+/// Stores what takes the place of what goes. What cannot be stored whole is taken away again.
+fn write(context: &Context, facts: &Facts, plan: &Plan, goes: &[Line]) -> Result<Vec<Line>> {
+    if goes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let packs = compact::run(context, facts, plan)?;
+    let names: Vec<Digest> = packs.iter().map(|(_, pack)| pack.digest).collect();
+    condemn::segments(context, facts, goes, packs).inspect_err(|_| compact::take_away(context, names.into_iter()))
+}
+
+fn finish(context: &Context, mut report: Report, settled: Settled, began: Duration) -> Result<Report> {
+    report.settled(settled);
+    report.seconds = (context.clock.monotonic() - began).as_secs_f64();
+    Ok(report)
+}
+
+fn once(context: &Context, options: &Options, settled: &mut Settled) -> Result<Report> {
     let (mut facts, mut tally) = look(context)?;
-    let mut settled = settle::run(context, &facts, options, options.dry_run)?;
-    if settled.spared > 0 {
+    settle::run(context, &facts, options, options.dry_run, settled)?;
+    if settled.is_stale {
         // What was spared is judged like everything else.
         (facts, tally) = look(context)?;
     }
-    let plan = plan(&facts.table, &limits(context, options));
+    let limits = limits(context, options);
+    let mut plan = plan(&facts.table, &limits);
     let now_ns = context.clock.now_ns();
     let (condemned_loose, noted_loose) = loose(&facts, options, now_ns);
-    let goes = condemn::goes(&facts, &plan, &condemned_loose);
+    let mut goes = condemn::goes(&facts, &plan, &condemned_loose, &tally);
+    let mut written = if options.dry_run { Ok(Vec::new()) } else { write(context, &facts, &plan, &goes) };
+    if written.as_ref().is_err_and(|e| e.kind() == ErrorKind::Full) {
+        let text = "no room is left to write packs anew, so only what is wholly dead goes; prune again when that is deleted";
+        context.sink.send(Event::Warning(text.to_owned()));
+        plan = in_place(&facts.table, &limits);
+        goes = condemn::goes(&facts, &plan, &condemned_loose, &tally);
+        written = write(context, &facts, &plan, &goes);
+    }
+    let fresh = written?;
     let mut report = report::of(context, &facts, &plan, &tally, &goes, options)?;
     if !options.dry_run {
-        let fresh = match goes.is_empty() {
-            true => Vec::new(),
-            false => {
-                let fresh = compact::run(context, &facts, &plan)?;
-                condemn::segments(context, &facts, &goes, fresh)?
-            }
-        };
         report.written(context, &fresh)?;
+        let fresh = fresh.into_iter().chain(condemn::keepers(&facts, &plan)).collect();
         let verdict = condemn::Verdict { goes, fresh };
         let mut decisions = condemn::decisions(context, &verdict, options.grace_secs)?;
         decisions.extend(noted_loose.into_iter().map(Decision::Loose));
@@ -107,18 +149,32 @@ pub fn run(context: &Context, options: &Options) -> Result<Report> {
             let record = Journal::append(context.vault, &context.reader.owner, context.clock.now_ns(), decisions)?;
             report.record = (!verdict.goes.is_empty()).then_some(record);
         }
+        // The facts are older than the condemnation: what is condemned is not weak in them. So they are gathered again.
         if options.grace_secs == 0 && report.record.is_some() {
-            settled = settle_now(context, facts, options, settled)?;
+            drop(facts);
+            settle_now(context, options, settled)?;
         } else if report.record.is_some() {
-            settled.waiting = settle::run(context, &Facts { journal: journal(context)?, ..facts }, options, true)?.waiting;
+            settle::run(context, &Facts { journal: journal(context)?, ..facts }, options, true, settled)?;
         }
-    }
-    if !options.dry_run {
         context.vault.store.tidy(now_ns - UNFINISHED_NS)?;
     }
-    report.settled(settled);
-    report.seconds = (context.clock.monotonic() - began).as_secs_f64();
     Ok(report)
+}
+
+/// Deletes what was condemned a moment ago. What it condemned is condemned, whatever comes between.
+fn settle_now(context: &Context, options: &Options, settled: &mut Settled) -> Result<()> {
+    let mut before = None;
+    for _ in 1..TRIES_MAX {
+        match look(context).and_then(|(facts, _)| settle::run(context, &facts, options, false, settled)) {
+            Err(e) if matches!(e.kind(), ErrorKind::Missing | ErrorKind::Conflict) && before.as_ref() != Some(&e.chain()) => {
+                before = Some(e.chain());
+                context.vault.store.refresh();
+            }
+            result => return result,
+        }
+    }
+    let (facts, _) = look(context)?;
+    settle::run(context, &facts, options, false, settled)
 }
 
 fn journal(context: &Context) -> Result<Journal> {
@@ -127,13 +183,14 @@ fn journal(context: &Context) -> Result<Journal> {
 
 /// Gathers the facts, and marks what wanted snapshots need.
 fn look(context: &Context) -> Result<(Facts, Tally)> {
-    let facts = facts::gather(context)?;
+    let mut facts = facts::gather(context)?;
     let tally = mark(&facts.table, context.reader, facts.roots(), context.workers, context.cancel)?;
     if !tally.missing.is_empty() {
         let text =
             format!("{} or more chunks of content are in no pack: coffre verify --depth chunks names the files", tally.missing.len());
         context.sink.send(Event::Warning(text));
     }
+    facts.keepers = facts.table.join();
     Ok((facts, tally))
 }
 
@@ -160,24 +217,9 @@ fn loose(facts: &Facts, options: &Options, now_ns: i128) -> (BTreeSet<String>, V
     (old, new)
 }
 
-/// Deletes what was condemned a moment ago. Marks anew if anything came to the vault meanwhile.
-fn settle_now(context: &Context, facts: Facts, options: &Options, before: Settled) -> Result<Settled> {
-    // The facts are older than the condemnation: what is condemned is not weak in them. So they are gathered again.
-    drop(facts);
-    let (facts, _) = look(context)?;
-    let now = settle::run(context, &facts, options, false)?;
-    Ok(Settled {
-        records: before.records.into_iter().chain(now.records).collect(),
-        objects: before.objects + now.objects,
-        bytes: before.bytes + now.bytes,
-        spared: before.spared + now.spared,
-        waiting: now.waiting,
-    })
-}
-
 /// What waits: forgotten snapshots that can still come back, and what is condemned.
 pub fn list(context: &Context) -> Result<List> {
     let facts = facts::gather(context)?;
     let settled = settle::look(context, &facts)?;
-    Ok(report::list(&facts, settled.waiting))
+    report::list(context, &facts, settled.waiting)
 }

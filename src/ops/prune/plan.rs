@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::ops::prune::table::{Holds, Pack, Table};
+use crate::ops::prune::table::{Holds, Pack, Rank, Table};
 
 /// Bytes in a second that a rewrite gets through, reading and writing together: measured with `scripts/bench/prune` on 2 cores.
 const REWRITE_BYTES_PER_SEC: u64 = 150 << 20;
@@ -96,6 +96,12 @@ pub struct Plan {
     pub totals: Totals,
 }
 
+/// The same plan, but content stays where it is as long as any of it is live: for a store without room. What is wholly dead goes, and nodes
+/// are written anew all the same.
+pub fn in_place(table: &Table, limits: &Limits) -> Plan {
+    plan(table, &Limits { max_unused_permille: 1_000, max_rewrite: Some(0), repack_small: false, ..*limits })
+}
+
 /// The facts about a pack.
 pub fn used(table: &Table, n: usize) -> Use {
     let pack = &table.packs[n];
@@ -120,7 +126,7 @@ pub fn plan(table: &Table, limits: &Limits) -> Plan {
 }
 
 fn decide(packs: &[Pack], uses: &[Use], limits: &Limits) -> Plan {
-    let counted = || (0..packs.len()).filter(|n| !packs[*n].weak);
+    let counted = || (0..packs.len()).filter(|n| packs[*n].rank == Rank::Firm);
     let mut fates = vec![Fate::Keep; packs.len()];
     for n in counted() {
         fates[n] = match uses[n] {
@@ -155,7 +161,8 @@ fn decide(packs: &[Pack], uses: &[Use], limits: &Limits) -> Plan {
     if limits.repack_small {
         for meta in [false, true] {
             let len = if meta { limits.meta_pack_len } else { limits.pack_len } / SMALL_PART;
-            let is_small = |n: &usize| fates[*n] == Fate::Keep && uses[*n].is_meta == meta && uses[*n].stored < len;
+            let is_small =
+                |n: &usize| fates[*n] == Fate::Keep && uses[*n].is_meta == meta && uses[*n].stored < len && !packs[*n].domain.is_empty();
             let small: Vec<usize> = counted().filter(is_small).collect();
             for n in &small {
                 // Alone it would only be copied.
@@ -174,7 +181,7 @@ fn decide(packs: &[Pack], uses: &[Use], limits: &Limits) -> Plan {
 fn totals(packs: &[Pack], uses: &[Use], fates: &[Fate], limits: &Limits) -> Totals {
     let mut t = Totals::default();
     let mut written = [0u64; 2];
-    for n in (0..packs.len()).filter(|n| !packs[*n].weak) {
+    for n in (0..packs.len()).filter(|n| packs[*n].rank == Rank::Firm) {
         let Use { stored, live, is_meta, .. } = uses[n];
         t.bytes_before += stored;
         t.unused_before += stored - live;

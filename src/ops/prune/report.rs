@@ -11,6 +11,7 @@ use crate::{
         mark::Tally,
         plan::{Plan, Totals},
         settle::Settled,
+        wait::due_ns,
     },
     store::Key,
     sys,
@@ -135,9 +136,13 @@ pub struct List {
     pub waiting: Vec<Waiting>,
 }
 
-pub(super) fn list(facts: &Facts, waiting: Vec<Waiting>) -> List {
-    let earliest = facts.journal.condemnations.iter().filter(|c| !c.settled);
-    let until = |since_ns: i128| earliest.clone().filter(|c| c.time_ns >= since_ns).map(crate::vault::Condemnation::due_ns).min();
+pub(super) fn list(context: &Context, facts: &Facts, waiting: Vec<Waiting>) -> Result<List> {
+    let mut due: Vec<(u64, i128)> = Vec::new();
+    for condemnation in facts.journal.condemnations.iter().filter(|c| !c.settled) {
+        due.push((condemnation.seq, due_ns(context, condemnation)?));
+    }
+    // What was condemned before it was forgotten (again) does not take it along.
+    let until = |forgotten: u64| due.iter().filter(|(seq, _)| *seq >= forgotten).map(|(_, due)| *due).min();
     let forgotten = facts.journal.forgotten.iter().filter(|(_, forgotten)| !forgotten.gone);
     let mut rows: Vec<_> = forgotten.collect();
     rows.sort_by_key(|(_, forgotten)| forgotten.key.clone());
@@ -147,8 +152,8 @@ pub(super) fn list(facts: &Facts, waiting: Vec<Waiting>) -> List {
             id: id.to_string(),
             snapshot: forgotten.key.to_string(),
             forgotten: sys::utc_text(forgotten.since_ns),
-            until: until(forgotten.since_ns).map(sys::utc_text),
+            until: until(forgotten.seq).map(sys::utc_text),
         })
         .collect();
-    List { snapshots, waiting }
+    Ok(List { snapshots, waiting })
 }

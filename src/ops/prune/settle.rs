@@ -1,20 +1,24 @@
 //! Settling: condemnations that are due are carried out. The only place in coffre that deletes objects of a vault.
+//!
+//! First what is about to go is written down, then the journal is read once more: whoever finds that another record came looks at everything
+//! anew. So of two owners at work at once, one knows what the other deletes. What is spared is written down last, if it is still there.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     event::Event,
-    format::{Decision, Digest, Digester, Line, SnapshotKey},
+    format::{Decision, Digest, Digester, Line, SnapshotId},
     ops::prune::{
         Context, Options,
-        facts::Facts,
+        facts::{Facts, root},
+        mark::mark,
         table::Holds,
-        wait::{Waiting, reasons},
+        wait::{Waiting, clock_is_wrong, due_ns, reasons},
     },
     store::{Key, Store},
     sys,
-    vault::{Condemnation, Journal},
+    vault::{Committed, Condemnation, Journal, load_snapshot},
 };
 
 /// Bytes read at once when what takes the place of something is looked at once more.
@@ -33,30 +37,40 @@ pub struct Settled {
     pub spared: u64,
     /// What could not be carried out yet.
     pub waiting: Vec<Waiting>,
+    /// Whether the facts must be gathered anew before anything else is decided.
+    pub is_stale: bool,
 }
 
 /// One condemnation with what of it is to be deleted.
 struct Due<'a> {
     condemnation: &'a Condemnation,
     lines: Vec<Line>,
+    /// What of it stays.
+    spared: Vec<Line>,
 }
 
-/// Deletes what is due; `facts` are marked from all wanted snapshots. With `only_look`, tells what waits and changes nothing.
+/// Deletes what is due, and adds it up in `settled`; `facts` are marked from all wanted snapshots. With `only_look`, tells what waits and changes
+/// nothing.
 ///
 /// # Errors
-/// `Conflict` if a snapshot was brought back meanwhile; nothing was deleted, and the next prune takes it into account.
-pub fn run(context: &Context, facts: &Facts, options: &Options, only_look: bool) -> Result<Settled> {
-    settle(context, facts, options.shorten.then_some(options.grace_secs), options.force, only_look)
+/// `Conflict` if a decision was written meanwhile; nothing was deleted, and it is to be done anew.
+pub fn run(context: &Context, facts: &Facts, options: &Options, only_look: bool, settled: &mut Settled) -> Result<()> {
+    settle(context, facts, options.shorten.then_some(options.grace_secs), options.force, only_look, settled)
 }
 
 /// Tells what waits.
 pub fn look(context: &Context, facts: &Facts) -> Result<Settled> {
-    settle(context, facts, None, false, true)
+    let mut settled = Settled::default();
+    settle(context, facts, None, false, true, &mut settled)?;
+    Ok(settled)
 }
 
-fn settle(context: &Context, facts: &Facts, grace_max: Option<u64>, force: bool, only_look: bool) -> Result<Settled> {
-    let (mut settled, mut due) = (Settled::default(), Vec::new());
+fn settle(context: &Context, facts: &Facts, grace_max: Option<u64>, force: bool, only_look: bool, settled: &mut Settled) -> Result<()> {
+    settled.waiting.clear();
+    settled.is_stale = false;
+    let mut due = Vec::new();
     let now_ns = context.clock.now_ns();
+    let clock = if force { None } else { clock_is_wrong(context, facts, now_ns)? };
     for condemnation in &facts.journal.condemnations {
         let mut lines = facts.journal.condemned(context.vault, condemnation)?;
         if condemnation.settled {
@@ -66,44 +80,85 @@ fn settle(context: &Context, facts: &Facts, grace_max: Option<u64>, force: bool,
                 continue;
             }
         }
-        let reasons = reasons(context, facts, condemnation, now_ns, grace_max, force)?;
+        let mut reasons = reasons(context, facts, condemnation, now_ns, grace_max, force)?;
+        reasons.extend(clock.clone().filter(|_| reasons.is_empty()));
         if !only_look && reasons.is_empty() {
-            due.push(Due { condemnation, lines });
+            due.push(Due { condemnation, lines, spared: Vec::new() });
             continue;
         }
         let lens: Vec<u64> =
             lines.iter().map(|line| facts.len(context, &line.path)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        let due_ns = due_ns(context, condemnation)?;
         settled.waiting.push(Waiting {
             record: condemnation.record.clone(),
             since: sys::utc_text(condemnation.time_ns),
-            due: sys::utc_text(condemnation.due_ns()),
-            due_ns: i64::try_from(condemnation.due_ns()).unwrap_or(i64::MAX),
+            due: sys::utc_text(due_ns),
+            due_ns: i64::try_from(due_ns).unwrap_or(i64::MAX),
             objects: lens.len() as u64,
             bytes: lens.iter().sum(),
             reasons,
         });
     }
     if due.is_empty() {
-        return Ok(settled);
+        return Ok(());
     }
-    let spared = needed(facts);
+    let still = can_come_back(facts, &due);
+    mark_too(context, facts, &still)?;
+    let needed = needed(facts, &still);
     for due in &mut due {
-        // A snapshot that came back needs its manifest.
-        let before = due.lines.len();
-        due.lines.retain(|line| !spared.contains(&line.path) && !is_wanted_manifest(facts, line));
-        settled.spared += (before - due.lines.len()) as u64;
+        let lines = std::mem::take(&mut due.lines);
+        (due.spared, due.lines) = lines.into_iter().partition(|line| needed.contains(&line.path));
     }
     check_fresh(context, facts, &due)?;
-    say_gone(context, facts, &due, &spared)?;
-    delete(context, facts, &due, &mut settled)?;
-    settled.records = due.iter().map(|due| due.condemnation.record.clone()).collect();
-    let decisions = settled.records.iter().map(|record| Decision::Settled(record.clone())).collect();
+    let intent = announce(context, facts, &due)?;
+    delete(context, facts, &due, settled)?;
+    let mut decisions = Vec::new();
+    for line in due.iter().flat_map(|due| &due.spared) {
+        // Another owner may have judged otherwise in the meantime.
+        if let Some(key) = Key::parse(&line.path)
+            && context.vault.store.stat(&key)?.is_some()
+        {
+            decisions.push(Decision::Spare(line.path.clone()));
+            settled.spared += 1;
+        }
+    }
+    settled.is_stale = !decisions.is_empty() || !still.is_empty();
+    decisions.extend(due.iter().map(|due| Decision::Settled(due.condemnation.record.clone())));
+    decisions.extend(intent.into_iter().chain(ended(context, facts, &due)?).map(Decision::Settled));
+    settled.records.extend(due.iter().map(|due| due.condemnation.record.clone()));
     Journal::append(context.vault, &context.reader.owner, now_ns, decisions)?;
-    Ok(settled)
+    Ok(())
 }
 
-/// Condemned objects that a wanted snapshot needs: packs with something live that is nowhere else, and the segments that name them.
-fn needed(facts: &Facts) -> BTreeSet<String> {
+/// Forgotten snapshots that were not wanted when some of what is due was condemned, and that can still come back afterwards: forgotten
+/// again since, or condemned with a longer grace.
+fn can_come_back<'a>(facts: &'a Facts, due: &[Due]) -> Vec<&'a Committed> {
+    let newest = due.iter().map(|due| due.condemnation.seq).max().unwrap_or(0);
+    let goes =
+        |seq: u64, manifest: &str| due.iter().any(|due| seq <= due.condemnation.seq && due.lines.iter().any(|line| line.path == manifest));
+    let stays = |c: &&Committed| {
+        let forgotten = facts.journal.forgotten.get(&c.id).filter(|f| !f.gone && f.first <= newest);
+        forgotten.is_some_and(|f| !goes(f.seq, &c.key.manifest()))
+    };
+    facts.chain.committed.iter().filter(stays).collect()
+}
+
+/// Marks what these snapshots need, as far as it can be read: nobody wants them now, so they stop nothing.
+fn mark_too(context: &Context, facts: &Facts, snapshots: &[&Committed]) -> Result<()> {
+    for committed in snapshots {
+        let marked = load_snapshot(context.vault, &context.reader.owner, committed)
+            .and_then(|snapshot| mark(&facts.table, context.reader, vec![root(&snapshot)], context.workers, context.cancel));
+        match marked {
+            Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled) => return Err(e),
+            _ => (),
+        }
+    }
+    Ok(())
+}
+
+/// Condemned objects that must stay: packs with something live that is nowhere else, the segments that name them, and the manifests of what
+/// is wanted or can come back.
+fn needed(facts: &Facts, still: &[&Committed]) -> BTreeSet<String> {
     let is_condemned = |path: &str| facts.condemned.contains_key(path);
     let packs: HashSet<Digest> = (0..facts.table.packs.len())
         .filter(|n| facts.table.holds(*n) != Holds::Nothing)
@@ -112,12 +167,21 @@ fn needed(facts: &Facts) -> BTreeSet<String> {
         .collect();
     let segments = facts.segments.iter().filter(|(key, held)| is_condemned(key.as_str()) && held.iter().any(|pack| packs.contains(pack)));
     let segments = segments.map(|(key, _)| key.as_str().to_owned());
-    packs.iter().map(|pack| Key::pack(pack).as_str().to_owned()).chain(segments).collect()
+    let manifests = facts.live.iter().map(|s| s.key.manifest()).chain(still.iter().map(|c| c.key.manifest()));
+    packs.iter().map(|pack| Key::pack(pack).as_str().to_owned()).chain(segments).chain(manifests).collect()
 }
 
-fn is_wanted_manifest(facts: &Facts, line: &Line) -> bool {
-    let Some((key, "age")) = SnapshotKey::parse(&line.path) else { return false };
-    facts.live.iter().any(|s| s.key == key)
+/// Deletions that died, and of which nothing is left to do after this.
+fn ended(context: &Context, facts: &Facts, due: &[Due]) -> Result<Vec<String>> {
+    let done: HashSet<&str> = due.iter().flat_map(|due| due.lines.iter().chain(&due.spared)).map(|line| line.path.as_str()).collect();
+    let mut ended = Vec::new();
+    for deletion in &facts.journal.deletions {
+        let lines = facts.journal.going(context.vault, deletion)?;
+        if lines.iter().all(|line| done.contains(line.path.as_str()) || !facts.condemned.contains_key(&line.path)) {
+            ended.push(deletion.record.clone());
+        }
+    }
+    Ok(ended)
 }
 
 /// Reads what was written in place of what goes, once more: after this there is no other copy in this vault.
@@ -140,7 +204,8 @@ fn check_fresh(context: &Context, facts: &Facts, due: &[Due]) -> Result<()> {
 }
 
 fn hash(store: &dyn Store, key: &Key) -> Result<Digest> {
-    let len = store.stat(key)?.unwrap_or(0);
+    // Another owner may delete it this moment; that is no damage, and everything is looked at anew.
+    let len = store.stat(key)?.ok_or_else(|| Error::missing(format!("{key} is not in the vault any more")))?;
     let (mut hash, mut buf, mut at) = (Digester::default(), vec![0; STEP], 0);
     while at < len {
         let n = STEP.min(usize::try_from(len - at).unwrap_or(STEP));
@@ -151,23 +216,27 @@ fn hash(store: &dyn Store, key: &Key) -> Result<Digest> {
     Ok(hash.finish())
 }
 
-/// Writes down which snapshots cannot come back and what is spared, and looks whether somebody brought one back in the meantime.
-fn say_gone(context: &Context, facts: &Facts, due: &[Due], spared: &BTreeSet<String>) -> Result<()> {
-    let paths: HashSet<&str> = due.iter().flat_map(|due| &due.lines).map(|line| line.path.as_str()).collect();
-    let going: Vec<_> = facts.chain.committed.iter().filter(|c| paths.contains(c.key.manifest().as_str())).collect();
-    let gone = going.iter().filter(|c| !facts.journal.is_gone(&c.id)).map(|c| Decision::Gone(c.key.clone(), c.id));
-    let mut decisions: Vec<Decision> = gone.chain(spared.iter().map(|path| Decision::Spare(path.clone()))).collect();
-    let wanted = facts.live.iter().map(|s| s.key.manifest()).filter(|path| facts.condemned.contains_key(path));
-    decisions.extend(wanted.map(Decision::Spare));
-    if !decisions.is_empty() {
-        Journal::append(context.vault, &context.reader.owner, context.clock.now_ns(), decisions)?;
+/// Writes down which snapshots cannot come back and what is being deleted, and looks whether anybody decided something in the meantime.
+/// Returns the name of the record; `None` if nothing is to be deleted.
+fn announce(context: &Context, facts: &Facts, due: &[Due]) -> Result<Option<String>> {
+    let mut lines: Vec<Line> = due.iter().flat_map(|due| due.lines.clone()).collect();
+    lines.sort_by(|a, b| a.path.cmp(&b.path));
+    lines.dedup();
+    if lines.is_empty() {
+        return Ok(None);
     }
+    let paths: HashSet<&str> = lines.iter().map(|line| line.path.as_str()).collect();
+    let is_going = |id: &SnapshotId| facts.journal.forgotten.get(id).is_some_and(|forgotten| !forgotten.gone);
+    let going = facts.chain.committed.iter().filter(|c| is_going(&c.id) && paths.contains(c.key.manifest().as_str()));
+    let mut decisions: Vec<Decision> = going.map(|c| Decision::Gone(c.key.clone(), c.id)).collect();
+    decisions.push(Decision::Delete(Journal::put_list(context.vault, lines)?));
+    let own = Journal::append(context.vault, &context.reader.owner, context.clock.now_ns(), decisions)?;
+    context.vault.store.refresh();
     let after = Journal::load(context.vault, Some(&context.reader.owner.sign.public()))?;
-    let back = |forgotten: &&crate::format::SnapshotId| !after.is_forgotten(forgotten);
-    match facts.journal.forgotten.keys().find(back) {
-        Some(id) => Err(Error::conflict(format!("snapshot {} was brought back meanwhile; nothing was deleted", id.short()))
+    match after.records.iter().find(|name| **name != own && !facts.journal.records.contains(*name)) {
+        Some(name) => Err(Error::conflict(format!("nothing was deleted: another owner wrote gc/{name}.txt in the meantime"))
             .hint("run the same command again: it plans anew")),
-        None => Ok(()),
+        None => Ok(Some(own)),
     }
 }
 

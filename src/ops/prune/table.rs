@@ -1,14 +1,29 @@
 //! Every chunk of the vault and whether a snapshot needs it: 24 bytes a chunk and a bit, 20 bytes a frame.
 //!
-//! Chunks are told apart by the first 16 bytes of their ids, which are keyed hashes. A chunk that lies in several packs is live in all
-//! of them: one may be damaged. But packs that are condemned, or that nothing names, only count where no other has the chunk.
+//! Chunks are told apart by the first 16 bytes of their ids, which are keyed hashes. Of packs that have the same chunk, those of the highest
+//! rank hold it: a pack that is condemned only counts where no other has it, one that is being deleted only as the very last. Of several of
+//! one rank, all hold it, but after `join` it is live in one of them; the others may go once that one was found whole.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+};
 
 use crate::format::{ChunkId, Digest, FrameEntry, PackIndex};
 
 /// The start of an id, and the chunk's number: by pack, then by its place in the pack.
 type Row = ([u8; 16], u32);
+
+/// How much a pack can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// Somebody is deleting it.
+    Going,
+    /// It is condemned, or nothing names it.
+    Weak,
+    /// It is part of the vault.
+    Firm,
+}
 
 /// What is known of one pack.
 #[derive(Clone, Debug)]
@@ -19,8 +34,8 @@ pub struct Pack {
     pub stored_len: u64,
     /// The folder of its domain below `index/`.
     pub domain: String,
-    /// Whether it only counts where no other pack has a chunk.
-    pub weak: bool,
+    /// Whether it counts where others have the same chunk.
+    pub rank: Rank,
     /// Its frames.
     pub frames: Vec<FrameEntry>,
     /// The number of its first chunk.
@@ -69,6 +84,8 @@ pub struct Table {
     starts: Vec<u32>,
     lens: Vec<u32>,
     live: Vec<AtomicU64>,
+    /// Chunks that are live in another pack.
+    spare: Vec<u64>,
     holds: Vec<AtomicU8>,
 }
 
@@ -77,14 +94,14 @@ impl TableBuilder {
     ///
     /// # Panics
     /// Beyond 2^32 chunks: 96 GiB of memory would be used by then.
-    pub fn push(&mut self, digest: Digest, stored_len: u64, domain: &str, weak: bool, index: PackIndex) {
+    pub fn push(&mut self, digest: Digest, stored_len: u64, domain: &str, rank: Rank, index: PackIndex) {
         let first = u32::try_from(self.lens.len()).expect("fewer than 2^32 chunks");
         for (n, (id, len)) in (first..).zip(&index.chunks) {
             self.rows.push((id.as_bytes()[..16].try_into().expect("16 of 32 bytes"), n));
             self.lens.push(*len);
         }
         let chunks = u32::try_from(index.chunks.len()).expect("fewer than 2^32 chunks");
-        self.packs.push(Pack { digest, stored_len, domain: domain.to_owned(), weak, frames: index.frames, first, chunks });
+        self.packs.push(Pack { digest, stored_len, domain: domain.to_owned(), rank, frames: index.frames, first, chunks });
     }
 
     /// Sorts it. About a second for ten million chunks.
@@ -100,8 +117,9 @@ impl TableBuilder {
             starts[n] += starts[n - 1];
         }
         let live = std::iter::repeat_with(AtomicU64::default).take(self.rows.len().div_ceil(64)).collect();
+        let spare = vec![0; self.rows.len().div_ceil(64)];
         let holds = std::iter::repeat_with(AtomicU8::default).take(self.packs.len()).collect();
-        Table { packs: self.packs, rows: self.rows, starts, lens: self.lens, live, holds }
+        Table { packs: self.packs, rows: self.rows, starts, lens: self.lens, live, spare, holds }
     }
 }
 
@@ -122,16 +140,13 @@ impl Table {
             self.holds[pack].store(is as u8, Ordering::Relaxed);
             marked = if before == 0 || marked == Marked::New { Marked::New } else { Marked::Already };
         };
-        let mut strong = false;
-        for n in same() {
-            let pack = self.pack_of(n);
-            if !self.packs[pack].weak {
-                strong = true;
-                mark(n, pack);
+        if let Some(best) = same().map(|n| self.packs[self.pack_of(n)].rank).max() {
+            for n in same() {
+                let pack = self.pack_of(n);
+                if self.packs[pack].rank == best {
+                    mark(n, pack);
+                }
             }
-        }
-        if !strong {
-            same().for_each(|n| mark(n, self.pack_of(n)));
         }
         marked
     }
@@ -140,10 +155,28 @@ impl Table {
         self.packs.partition_point(|pack| pack.first <= chunk) - 1
     }
 
+    /// Ends marking: of several firm packs that hold one chunk, it stays live in the longest one. Returns
+    /// the packs that hold them, each with one that need not any more.
+    pub fn join(&mut self) -> BTreeSet<(usize, usize)> {
+        let mut keepers = BTreeSet::new();
+        for rows in self.rows.chunk_by(|a, b| a.0 == b.0).filter(|rows| rows.len() > 1) {
+            let is_marked = |n: u32| self.live[n as usize / 64].load(Ordering::Relaxed) & 1 << (n % 64) != 0;
+            let firm = |n: u32| Some(self.pack_of(n)).filter(|pack| is_marked(n) && self.packs[*pack].rank == Rank::Firm);
+            let held: Vec<(usize, u32)> = rows.iter().filter_map(|(_, n)| Some((firm(*n)?, *n))).collect();
+            let size = |pack: usize| (self.packs[pack].stored_len, self.packs[pack].digest);
+            let Some(best) = held.iter().copied().max_by_key(|(pack, n)| (size(*pack), std::cmp::Reverse(*n))) else { continue };
+            for (pack, n) in held.iter().filter(|one| **one != best) {
+                self.spare[*n as usize / 64] |= 1 << (n % 64);
+                keepers.insert((best.0, *pack));
+            }
+        }
+        keepers
+    }
+
     /// Whether chunk number `n` of a pack is live.
     pub fn is_live(&self, pack: &Pack, n: u32) -> bool {
         let n = pack.first + n;
-        self.live[n as usize / 64].load(Ordering::Relaxed) & 1 << (n % 64) != 0
+        self.live[n as usize / 64].load(Ordering::Relaxed) & !self.spare[n as usize / 64] & 1 << (n % 64) != 0
     }
 
     /// Raw length of chunk number `n` of a pack.

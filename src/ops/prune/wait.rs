@@ -7,7 +7,10 @@ use serde::Serialize;
 use crate::{
     error::Result,
     format::SnapshotKey,
-    ops::prune::{Context, facts::Facts},
+    ops::{
+        forget::wrong_clock,
+        prune::{Context, facts::Facts},
+    },
     store::{self, Key},
     sys,
     vault::{Committed, Condemnation, load_snapshot},
@@ -45,25 +48,45 @@ pub fn reasons(
     force: bool,
 ) -> Result<Vec<String>> {
     let mut reasons = Vec::new();
-    let due_ns = grace_max.map_or(i128::MAX, |secs| condemnation.time_ns + i128::from(secs) * 1_000_000_000);
-    if now_ns < condemnation.due_ns().min(due_ns) {
-        reasons.push(format!("its grace: until {}", sys::utc_text(condemnation.due_ns())));
+    let due_ns = due_ns(context, condemnation)?;
+    let shortened_ns = grace_max.map_or(0, |secs| i128::from(condemnation.grace_secs.saturating_sub(secs)) * 1_000_000_000);
+    if now_ns < due_ns - shortened_ns {
+        reasons.push(format!("its grace: until {}", sys::utc_text(due_ns)));
     }
     if force {
         return Ok(reasons);
     }
+    let began_ns = due_ns - i128::from(condemnation.grace_secs) * 1_000_000_000;
     let newest: BTreeMap<&str, &Committed> = facts.chain.committed.iter().map(|c| (c.key.sealer.as_str(), c)).collect();
     for (sealer, head) in &newest {
         let knows = head.receipt.lines.iter().any(|line| line.digest == condemnation.digest && line.path == condemnation.key().as_str());
-        if !knows && came_ns(context, head)? > condemnation.time_ns {
+        if !knows && came_ns(context, head)? > began_ns {
             reasons.push(format!("{sealer}: its newest snapshot {} does not say that it knows of this", head.key));
         }
     }
-    if now_ns < condemnation.time_ns + AT_WORK_NS {
+    if now_ns < began_ns + AT_WORK_NS {
         let heads = newest.iter().map(|(sealer, head)| (*sealer, head.key.seq)).collect();
         reasons.extend(at_work(context, &heads)?.into_iter().map(|key| format!("{}: a seal seems to be at work ({key})", key.sealer)));
     }
     Ok(reasons)
+}
+
+/// The earliest moment at which a condemnation may be carried out, ns since 1970. Its grace begins when the record says, or when the record came
+/// to the store if that was later: a clock that was behind makes no grace shorter.
+pub fn due_ns(context: &Context, condemnation: &Condemnation) -> Result<i128> {
+    let stored = context.vault.store.stored_ns(&Key::fixed(format!("{}.sig", condemnation.key())))?;
+    Ok(condemnation.due_ns() + stored.map_or(0, |stored| (stored - condemnation.time_ns).max(0)))
+}
+
+/// What makes this machine's clock look wrong, held against the newest receipts: nothing is deleted by such a clock.
+pub fn clock_is_wrong(context: &Context, facts: &Facts, now_ns: i128) -> Result<Option<String>> {
+    let heads: BTreeMap<&str, &Committed> = facts.chain.committed.iter().map(|c| (c.key.sealer.as_str(), c)).collect();
+    let mut newest = None;
+    for head in heads.values() {
+        newest = newest.max(Some((came_ns(context, head)?, &head.key)));
+    }
+    let wrong = newest.filter(|(came, _)| *came > i128::MIN).and_then(|(came, key)| wrong_clock(came, key, now_ns));
+    Ok(wrong.map(|text| format!("{text}: set it, or seal first; --force if it is right")))
 }
 
 /// When a receipt came, by the store or by its sealer, whichever is earlier.
