@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::common::{
-    bin::{Coffre, Home, Mounted, run_tool, until},
+    bin::{Coffre, Home, Mounted, run_tool},
     library::noise,
     servers::{Server, is_left_out},
 };
@@ -88,16 +88,22 @@ fn ten_sealers_and_an_owner_share_a_bucket() {
 
     // Each host's newest is in the mount that was there all the time, and is what the disk has.
     for n in 0..SEALERS {
-        let newest = home.mnt().join(format!("hosts/host-{n}"));
+        let (all, here) = (home.mnt().join(format!("hosts/host-{n}")), home.path(format!("host-{n}")));
+        // By what it holds: of two that were sealed in one second, the names do not tell which is newer.
         let shown = || {
-            let mut names: Vec<_> = fs::read_dir(&newest).ok()?.map(|entry| entry.unwrap().path()).collect();
-            names.sort();
-            names.last().map(|last| home.inside(last, home.path(format!("host-{n}"))))
+            let dirs = fs::read_dir(&all).ok()?.map(|entry| home.inside(entry.unwrap().path(), &here));
+            let is_newest =
+                |dir: &std::path::PathBuf| fs::read(dir.join("below/changes")).ok() == fs::read(here.join("below/changes")).ok();
+            dirs.into_iter().find(is_newest)
         };
-        let here = home.path(format!("host-{n}"));
-        until("the newest snapshot appears", || {
-            shown().is_some_and(|dir| fs::read(dir.join("below/changes")).ok() == fs::read(here.join("below/changes")).ok())
-        });
+        let appears = crate::common::bin::within(std::time::Duration::from_secs(60), || shown().is_some());
+        assert!(
+            appears,
+            "the newest snapshot of host-{n} does not appear; the mount shows {:?}, says {}, and there are\n{}",
+            shown(),
+            mounted.said(),
+            owner(&["snapshots"]).run().text()
+        );
         run_tool("diff", "diffutils", &["-r", shown().unwrap().to_str().unwrap(), here.to_str().unwrap()]);
     }
     crate::common::bin::send(mounted.child(), rustix::process::Signal::TERM);
