@@ -309,7 +309,10 @@ while time.monotonic() < end:
     at = seen.find(steps[0][0].encode(), start) if steps and hidden else -1
     if at >= 0:
         start = at + len(steps[0][0])
-        os.write(fd, steps.pop(0)[1].encode() + b'\r')
+        answer = steps.pop(0)[1]
+        # Nothing at all: only to be seen.
+        if answer != '\0':
+            os.write(fd, answer.encode() + b'\r')
 else:
     os.kill(pid, 9)
 sys.stdout.buffer.write(seen.replace(b'\r\n', b'\n'))

@@ -110,7 +110,7 @@ fn zsh_completes_at_its_prompt_and_goes_on_behind_colons_and_slashes() {
         let typed: Vec<String> = steps.iter().map(|(typed, _)| format!("{typed}\t\x07\x15")).collect();
         let shown: Vec<String> = steps.iter().map(|(_, line)| format!("<<{line}>>")).collect();
         // What is typed before the prompt is there again, the line editor does not get.
-        let turns = typed.iter().zip(&shown).flat_map(|(typed, shown)| [("READY> ", &**typed), (&**shown, "")]);
+        let turns = typed.iter().zip(&shown).flat_map(|(typed, shown)| [("READY> ", &**typed), (&**shown, "\0")]);
         let answers: Vec<(&str, &str)> = turns.chain([("READY> ", "exit")]).collect();
         let mut zsh = shell_of(&home, "zsh");
         zsh.args(["-d", "-i"]).env("ZDOTDIR", home.path("")).env("TERM", "xterm");
