@@ -294,7 +294,9 @@ fn a_vault_that_lost_its_index_is_pruned_by_what_its_packs_say() {
     let (expected, before) = (all(&host), bytes_of(&host, "packs"));
     keys(&*host.vault.store, "index/").iter().for_each(|key| host.vault.store.delete(key).unwrap());
     let report = prune(&host, &options(0)).unwrap();
-    assert!(report.plan.packs_rewritten > 0 && report.deleted_objects > 0, "{report:?}");
+    // Whether a pack is dead in part depends on where this vault's key cuts files.
+    let freed = report.plan.packs_rewritten + report.plan.packs_deleted;
+    assert!(freed > 0 && report.deleted_objects > 0, "{report:?}");
     assert!(bytes_of(&host, "packs") < before * 3 / 4);
     assert_all(&host, &expected, "pruned");
     host.seal(&[&root]).unwrap();
