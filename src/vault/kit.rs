@@ -18,18 +18,16 @@ use crate::{
 /// Longest kit read, in bytes.
 pub const KIT_LEN_MAX: u64 = 1 << 20;
 
-/// Most ways that are named on it.
-const LISTED_MAX: usize = 6;
+/// Most lines about ways in.
+const LISTED_MAX: usize = 4;
 
-/// What stands between the ways and the blocks: with one of these blocks, a page of 60 lines of 80 characters.
+/// What stands between the ways and the blocks: with a block for an RSA key of 4096 bits, a page of 60 lines of 80 characters.
 const PAGE: &str = "
-Keep, apart from this machine and apart from the vault: the passphrase, or the
-private key file, of at least one of these; this page; a second copy of the
-vault (any plain copy of the directory is complete). Without a way in, nobody
-can read the vault, and nobody can help.
+Keep, apart from this machine and from the vault: the passphrase or private key
+file of one of these; this page; a second copy of the vault (any plain copy is
+complete). Without a way in, nobody can read the vault, and nobody can help.
 
-To restore with coffre. If keys/ is gone from the vault, put this page into a
-file KIT and begin with the second line:
+To restore with coffre (keys/ gone? this page as file KIT, second line first):
   coffre --vault PLACE mount DIR          then copy out of DIR/latest
   coffre --vault PLACE key restore KIT
 
@@ -63,17 +61,18 @@ impl Vault {
                 .hint("coffre key list says why; add it anew, or print another one"));
         }
         let mut text = format!(
-            "COFFRE RECOVERY KIT\n\nvault   {}\nplace   {}\nowner   {}\n\nThis vault opens with any one of:\n",
+            "COFFRE RECOVERY KIT\nvault   {}\nplace   {}\nowner   {}\nThis vault opens with any one of:\n",
             self.config.id,
             self.store.describe(),
             owner.sign.public()
         );
-        for (way, standing) in ways.iter().take(LISTED_MAX) {
+        let listed = if ways.len() > LISTED_MAX { LISTED_MAX - 1 } else { ways.len() };
+        for (way, standing) in &ways[..listed] {
             let what = standing.card().map_or_else(|| way.kind.clone(), |card| shortened(&card.what));
             text.push_str(&format!("  {}. {what}\n", way.number));
         }
-        if ways.len() > LISTED_MAX {
-            text.push_str(&format!("  and {} more: coffre key list\n", ways.len() - LISTED_MAX));
+        if ways.len() > listed {
+            text.push_str(&format!("  and {} more: coffre key list\n", ways.len() - listed));
         }
         let unlock = match which.kind == "passphrase" {
             true => format!("age -d {}", which.path()),
