@@ -166,6 +166,7 @@ impl Look {
 }
 
 /// How an object is hurt.
+#[derive(Debug)]
 enum Hurt {
     Flip,
     Cut,
@@ -216,21 +217,14 @@ fn run(rows: &[Row]) -> Vec<String> {
     for (role, how, seen_at_once, lost) in rows {
         let store = copy_of(&subject.store);
         hurt(&store, &subject, &other, role, how);
-        let named = match how {
-            Swap(with) => BTreeSet::from([subject.role(subject.roles[role].as_str()), subject.role(subject.roles[with].as_str())]),
-            _ => BTreeSet::from([subject.role(subject.roles[role].as_str())]),
-        };
+        let also = if let Swap(with) = how { Some(with) } else { None };
+        let named = [role].into_iter().chain(also).map(|role| subject.role(subject.roles[role].as_str())).collect();
         let what = match how {
-            Flip => format!("{role} flipped"),
-            Cut => format!("{role} cut"),
-            Empty => format!("{role} empty"),
-            Grow => format!("{role} longer"),
-            Delete => format!("{role} deleted"),
-            Foreign => format!("{role} of another vault"),
             Swap(with) => format!("{role} and {with} swapped"),
+            _ => format!("{role}: {how:?}"),
         };
         // Each on a thread of its own, which has decrypted nothing yet: a block that it has, it does not read again.
-        let found = std::thread::scope(|s| s.spawn(|| row(&subject, &store, &named, *seen_at_once, lost)).join()).unwrap();
+        let found = thread::scope(|s| s.spawn(|| row(&subject, &store, &named, *seen_at_once, lost)).join()).unwrap();
         wrong.extend(found.into_iter().map(|w| format!("{what}: {w}")));
     }
     wrong

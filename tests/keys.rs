@@ -24,6 +24,19 @@ use std::path::{Path, PathBuf};
 use common::bin::{Coffre, Home};
 use serde_json::Value;
 
+/// A home with one small snapshot.
+pub fn sealed() -> Home {
+    let home = Home::new();
+    common::tree::small(&home.source());
+    home.seal();
+    home
+}
+
+/// A file in it, in the words of `cat`.
+pub fn hello(home: &Home) -> String {
+    format!("latest:{}/hello", home.source().display())
+}
+
 /// Another machine that seals into the vault of `home`: its own state directory and source, and no key.
 pub struct Machine<'a> {
     home: &'a Home,

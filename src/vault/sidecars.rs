@@ -90,8 +90,12 @@ pub fn is_whole_sidecar(store: &dyn Store, key: &Key) -> Result<bool> {
     Ok(!is_sound)
 }
 
-fn hash_of(store: &dyn Store, key: &Key) -> Result<Digest> {
-    let len = store.stat(key)?.unwrap_or(0);
+/// The hash of an object, read piece by piece.
+///
+/// # Errors
+/// `Missing` if there is none; those of the store.
+pub fn hash_of(store: &dyn Store, key: &Key) -> Result<Digest> {
+    let len = store.stat(key)?.ok_or_else(|| Error::missing(format!("{key} is not in the vault")))?;
     let (mut hash, mut buf, mut at) = (Digester::default(), vec![0; STEP], 0);
     while at < len {
         let piece = &mut buf[..STEP.min(usize::try_from(len - at).unwrap_or(STEP))];

@@ -140,7 +140,7 @@ impl SignerList {
     /// Stores the first list: the owner and one sealer.
     pub(super) fn create(store: &dyn Store, owner: &OwnerKeys, sealer: &SealerKeys) -> Result<()> {
         let owner_line = Signer { name: "owner".to_owned(), key: owner.sign.public(), owner: true, revoked: None };
-        put(store, owner, 1, &Signers(vec![owner_line, line_of(sealer)]))
+        put(store, owner, 1, &Signers(vec![owner_line, line_of(sealer)]), false)
     }
 
     /// Stores a list with one sealer more.
@@ -207,15 +207,9 @@ impl SignerList {
             if wanted == newest.signers {
                 return Ok(newest);
             }
-            match put(store, owner, newest.highest + 1, &wanted) {
+            match put(store, owner, newest.highest + 1, &wanted, vault.config.parity > 0) {
                 Err(e) if e.kind() == ErrorKind::Conflict => pause(attempt)?,
                 other => other?,
-            }
-            if vault.config.parity > 0 {
-                let key = place(newest.highest + 1);
-                for key in [signature(&key), key] {
-                    store.put(&key.second(), &store::get_all(store, &key, PUBLIC_LEN_MAX)?)?;
-                }
             }
         }
         Err(Error::conflict("other owners change the list of signers at the same moment, again and again")
@@ -236,12 +230,13 @@ fn pause(attempt: u32) -> Result<()> {
     Ok(())
 }
 
-/// Stores a list. The signature goes first and takes the number: so nobody ever sees a list without one, and two who write at the same
-/// moment do not both believe that they have it.
-fn put(store: &dyn Store, owner: &OwnerKeys, number: u32, signers: &Signers) -> Result<()> {
-    let (key, bytes) = (place(number), signers.encode(number));
-    store.put(&signature(&key), &owner.sign.sign(sign::SIGNERS, &bytes)?)?;
-    store.put(&key, &bytes)
+/// Stores a list, and second copies if they are wanted. The signature goes first and takes the number: so nobody ever sees a list without
+/// one, and two who write at the same moment do not both believe that they have it.
+fn put(store: &dyn Store, owner: &OwnerKeys, number: u32, signers: &Signers, copies: bool) -> Result<()> {
+    let (list, bytes) = (place(number), signers.encode(number));
+    let both = [(signature(&list), owner.sign.sign(sign::SIGNERS, &bytes)?), (list, bytes)];
+    both.iter().try_for_each(|(key, bytes)| store.put(key, bytes))?;
+    both.iter().filter(|_| copies).try_for_each(|(key, bytes)| store.put(&key.second(), bytes))
 }
 
 /// A list whose signature is the owner's.

@@ -7,7 +7,13 @@ use std::{
     fs::{self, Permissions},
     hash::{DefaultHasher, Hash, Hasher},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 use super::device::{Op, ROOT, put};
@@ -125,4 +131,24 @@ impl Chance {
         self.0 ^= self.0 << 17;
         self.0 >> 20
     }
+}
+
+/// Writes the disk of each of `points` and has it checked, two at a time; all that are not as they should be are named.
+pub fn check_all(log: &[Op], points: &[(usize, Unsynced)], check: impl Fn(usize, Unsynced, &Path) + Sync) {
+    let place = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
+    let images = tempfile::Builder::new().prefix("coffre-test-").tempdir_in(place).unwrap();
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let worker = || {
+        while let Some((point, unsynced)) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let at = images.path().join(format!("{point}-{unsynced:?}"));
+            image(&log[..*point], *unsynced).write_to(&at);
+            if catch_unwind(AssertUnwindSafe(|| check(*point, *unsynced, &at))).is_err() {
+                failed.lock().unwrap().push((*point, *unsynced));
+            }
+            fs::remove_dir_all(&at).unwrap();
+        }
+    };
+    thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(worker))));
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{} of {} disks are not as they should be: {failed:?}", failed.len(), points.len());
 }

@@ -4,13 +4,8 @@
 use std::{
     collections::BTreeSet,
     fs,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
+    sync::Arc,
 };
 
 use age::secrecy::ExposeSecret;
@@ -29,7 +24,7 @@ use super::{
         library::{Tree, assert_same, below, identity, noise, read_disk, read_snapshot, temp, write_files},
     },
     device::Op,
-    image::{Unsynced, image},
+    image::{Unsynced, check_all, image},
     serve::Mounted,
 };
 
@@ -229,23 +224,8 @@ fn whatever_a_crash_leaves_on_the_disk_is_a_vault_with_all_that_was_promised() {
             }
         }
     }
-    let place = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
-    let images = tempfile::Builder::new().prefix("coffre-test-").tempdir_in(place).unwrap();
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let worker = || {
-        while let Some((point, unsynced)) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let at = images.path().join(format!("{point}-{unsynced:?}"));
-            image(&recording.log[..*point], *unsynced).write_to(&at);
-            if catch_unwind(AssertUnwindSafe(|| recording.check(*point, *unsynced, &at))).is_err() {
-                failed.lock().unwrap().push((*point, *unsynced));
-            }
-            fs::remove_dir_all(&at).unwrap();
-        }
-    };
-    thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(worker))));
     let names: Vec<String> = recording.done.iter().map(|d| format!("{} up to {}", d.name, d.at)).collect();
     println!("{} crash points of {}: {} disks that differ", recording.log.len(), names.join(", "), points.len());
-    let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{} of {} disks are not as they should be: {failed:?}", failed.len(), points.len());
+    check_all(&recording.log, &points, |point, unsynced, at| recording.check(point, unsynced, at));
     assert!(recording.log.len() > 200, "{} operations", recording.log.len());
 }

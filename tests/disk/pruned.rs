@@ -5,13 +5,8 @@ use std::{
     collections::BTreeSet,
     fs,
     os::unix::fs::FileExt,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
+    sync::Arc,
 };
 
 use age::secrecy::ExposeSecret;
@@ -29,7 +24,7 @@ use super::{
         library::{Tree, assert_same, below, identity, noise, read_disk, read_snapshot, temp, write_files},
     },
     device::Op,
-    image::{Unsynced, image},
+    image::{Unsynced, check_all, image},
     serve::Mounted,
 };
 
@@ -185,23 +180,8 @@ fn a_prune_and_a_repair_lose_nothing_wherever_the_machine_dies() {
             }
         }
     }
-    let place = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
-    let images = tempfile::Builder::new().prefix("coffre-test-").tempdir_in(place).unwrap();
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let worker = || {
-        while let Some((point, unsynced)) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let at = images.path().join(format!("{point}-{unsynced:?}"));
-            image(&recording.log[..*point], *unsynced).write_to(&at);
-            if catch_unwind(AssertUnwindSafe(|| recording.check(*point, *unsynced, &at))).is_err() {
-                failed.lock().unwrap().push((*point, *unsynced));
-            }
-            fs::remove_dir_all(&at).unwrap();
-        }
-    };
-    thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(worker))));
     let names: Vec<String> = recording.marks.iter().map(|(at, name)| format!("{name} up to {at}")).collect();
     println!("{} crash points of {}: {} disks that differ", recording.log.len() - first, names.join(", "), points.len());
-    let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{} of {} disks are not as they should be: {failed:?}", failed.len(), points.len());
+    check_all(&recording.log, &points, |point, unsynced, at| recording.check(point, unsynced, at));
     assert!(points.len() > 100, "{} disks", points.len());
 }

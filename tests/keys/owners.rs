@@ -13,6 +13,7 @@ use crate::{
         bin::{Coffre, Home, Mounted, at_terminal, everything_in, run_tool, secret, shell, tool},
         tree,
     },
+    hello, sealed,
 };
 
 /// Every object of the vault but those of keys and signers: what no change of keys may touch.
@@ -24,18 +25,6 @@ fn packs(home: &Home) -> BTreeMap<PathBuf, Vec<u8>> {
 /// What there is in a folder of the vault.
 fn names(home: &Home, folder: &str) -> Vec<String> {
     home.objects(folder, "").iter().map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect()
-}
-
-/// A home with one small snapshot.
-fn sealed() -> Home {
-    let home = Home::new();
-    tree::small(&home.source());
-    home.seal();
-    home
-}
-
-fn hello(home: &Home) -> String {
-    format!("latest:{}/hello", home.source().display())
 }
 
 /// `coffre ARGS` by a passphrase in a file.

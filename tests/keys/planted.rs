@@ -8,21 +8,16 @@ use crate::{
         bin::{Coffre, Home, run_tool, secret, shell},
         tree,
     },
+    hello,
 };
 
 /// A home with one small snapshot, and a second way in with the key `second`.
 fn sealed() -> Home {
-    let home = Home::new();
-    tree::small(&home.source());
-    home.seal();
+    let home = crate::sealed();
     run_tool("age-keygen", "age", &["-o", home.path("second").to_str().unwrap()]);
     let second = run_tool("age-keygen", "age", &["-y", home.path("second").to_str().unwrap()]);
     home.owner(["key", "add", "--recipient", second.trim()]).ok();
     home
-}
-
-fn hello(home: &Home) -> String {
-    format!("latest:{}/hello", home.source().display())
 }
 
 /// `coffre ARGS` by the second way in.

@@ -7,19 +7,9 @@ use crate::{
         bin::{Coffre, Home, Mounted, everything_in, run_tool, secret, shell},
         tree,
     },
+    hello, sealed,
     thief::{contains, memory_of},
 };
-
-fn sealed() -> Home {
-    let home = Home::new();
-    tree::small(&home.source());
-    home.seal();
-    home
-}
-
-fn hello(home: &Home) -> String {
-    format!("latest:{}/hello", home.source().display())
-}
 
 /// An SSH key, which opens the vault.
 fn ssh_key(home: &Home, kind: &str, passphrase: &str) -> String {

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::{
     error::{ErrorKind, Result},
-    format::{Digest, Digester, digest},
+    format::{Digest, digest},
     ops::repair::{How, Scope, Work, asides},
     store::{self, Key, Store},
-    vault::{Finding, Mended, is_damage, mend, mend_from},
+    vault::{Finding, Mended, hash_of, is_damage, mend, mend_from},
 };
 
-/// Bytes read at once.
-const STEP: usize = 1 << 20;
 /// Longest object fetched whole, in bytes.
 const OBJECT_LEN_MAX: usize = 2 << 30;
 
@@ -33,19 +31,8 @@ pub fn restore(work: &mut Work, listed: &BTreeMap<Key, Digest>, scope: &Scope) -
 
 /// Whether an object is there and has this hash.
 pub fn is_sound(store: &dyn Store, key: &Key, wanted: &Digest) -> Result<bool> {
-    let hash = || -> Result<Option<Digest>> {
-        let Some(len) = store.stat(key)? else { return Ok(None) };
-        let (mut hash, mut buf, mut at) = (Digester::default(), vec![0; STEP], 0);
-        while at < len {
-            let piece = &mut buf[..STEP.min(usize::try_from(len - at).unwrap_or(STEP))];
-            store.get(key, at, piece)?;
-            hash.update(piece);
-            at += piece.len() as u64;
-        }
-        Ok(Some(hash.finish()))
-    };
-    match hash() {
-        Ok(now) => Ok(now == Some(*wanted)),
+    match hash_of(store, key) {
+        Ok(now) => Ok(now == *wanted),
         Err(e) if is_damage(&e) => Ok(false),
         Err(e) => Err(e),
     }
