@@ -150,6 +150,12 @@ fn audit_and_the_stock_commands_find_the_same_in_an_altered_vault() {
             &["BAD: snaps/HOST/0000000002.b3", "snaps/HOST/0000000002.age: FAILED"],
         ),
         (
+            "an old list of signers stands under a higher number",
+            "cd signers; for e in '' .sig; do cp allowed_signers$e allowed_signers.0002$e; done",
+            &[("altered", "signers/allowed_signers.0002")],
+            &["BAD: signers/allowed_signers.0002"],
+        ),
+        (
             "a second copy of a key is altered",
             "printf x >> $(ls parity/keys/owner*)",
             &[("altered", "parity/keys/owner-0001-age.age")],
