@@ -362,7 +362,12 @@ impl Vault {
             _ => (),
         }
         // Not every store refuses the second of two.
-        let mine = store::get_all(&*self.store, &place, KEY_FILE_LEN_MAX)? == mark.as_bytes();
+        let mine = match store::get_all(&*self.store, &place, KEY_FILE_LEN_MAX) {
+            Ok(claimed) => claimed == mark.as_bytes(),
+            // The other one is done, and took its claim away.
+            Err(e) if e.kind() == ErrorKind::Missing => return Err(used(&token.name)),
+            Err(e) => return Err(e),
+        };
         match mine {
             // Who used it takes away what it leads to before the claim.
             true if self.store.stat(&token.place())?.is_none() => {
