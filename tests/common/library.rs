@@ -64,7 +64,7 @@ impl Clock for TestClock {
     }
 }
 
-/// A store that calls a hook once, after the put of the first key that starts with `prefix` and ends with `suffix`.
+/// A store that calls a hook once, after the put of the first key that starts with `prefix` and ends with `suffix`, be it refused.
 pub struct Hooked {
     pub inner: Arc<dyn Store>,
     pub prefix: &'static str,
@@ -74,14 +74,14 @@ pub struct Hooked {
 
 impl Store for Hooked {
     fn put(&self, key: &Key, bytes: &[u8]) -> Result<()> {
-        self.inner.put(key, bytes)?;
+        let done = self.inner.put(key, bytes);
         if key.as_str().starts_with(self.prefix) && key.as_str().ends_with(self.suffix) {
             let hook = self.hook.lock().unwrap().take();
             if let Some(mut hook) = hook {
                 hook(key.clone());
             }
         }
-        Ok(())
+        done
     }
     fn begin(&self) -> Result<Box<dyn Upload>> {
         self.inner.begin()

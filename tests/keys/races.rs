@@ -6,7 +6,7 @@ use age::secrecy::ExposeSecret;
 use coffre::{
     error::ErrorKind,
     store::{Fault, Faulty, Memory, Store},
-    vault::{OwnerKeys, Unlocking, Vault, Way, create, removed_keys},
+    vault::{Domain, OwnerKeys, StateDir, Unlocking, Vault, Way, create, removed_keys},
 };
 
 use crate::common::library::{Hooked, identity, keys};
@@ -176,5 +176,23 @@ impl Store for Shared {
     }
     fn describe(&self) -> String {
         self.0.describe()
+    }
+}
+
+#[test]
+fn of_two_who_use_one_token_the_second_is_told_so_whenever_the_first_is_done() {
+    // The first one is done before the second has claimed the token, or after that was refused.
+    for claimed in [false, true] {
+        let world = World::new(1);
+        let token = Arc::new(world.vault.add_sealer(&world.owner(1), "web2", &Domain::Own).unwrap().token);
+        let dirs = [0, 1].map(|_| tempfile::tempdir().unwrap());
+        let [first, second] = dirs.each_ref().map(|dir| StateDir::new(dir.path(), world.vault.config.id));
+        if claimed {
+            world.vault.redeem(&token, &first).unwrap();
+        }
+        let (vault, done) = (world.vault.clone(), token.clone());
+        let racing = world.interrupted("enrol/", ".claim", move || vault.forget_token(&done).unwrap());
+        assert_eq!(racing.redeem(&token, &second).map(drop).map_err(|e| e.kind()), Err(ErrorKind::WrongKey), "{claimed}");
+        assert_eq!(keys(&*world.store, "enrol/"), [], "{claimed}");
     }
 }
