@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    cli::{DISK_CACHE_BYTES, Run, exit, look, output, restore::parse},
+    cli::{DISK_CACHE_BYTES, Run, exit, look, output},
     error::{Error, Result},
     ops::{
         dump::{self, Format, Report},
@@ -59,10 +59,10 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     if out.is_terminal() {
         return Err(Error::usage("an archive is nothing for a terminal").hint("send it to a file or a program: coffre dump … > studio.tar"));
     }
-    let (selector, path) = parse(&args.what, run.clock.now_ns())?;
+    let (selector, path) = look::snap_path(run, &args.what)?;
     let wanted = Wanted::new(&args.include, &args.exclude)?;
     let opened = run.globals.open_to_read(DISK_CACHE_BYTES)?;
-    let (reader, snapshot) = look::one(run, &opened, &selector, CACHE_BYTES)?;
+    let (reader, snapshot) = look::one(run, &opened, &selector, CACHE_BYTES, None)?;
     let reader = Arc::new(reader);
     reader.read_ahead()?;
     let format = match args.format {
@@ -79,7 +79,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
 /// Says what is not in the archive, and returns the exit code.
 fn ended(run: &Run, report: &Report) -> u8 {
     for file in &report.lost {
-        run.screen.warning(&format!("{}: {}", file.path, file.text));
+        run.screen.warning(&format!("{}: {}", output::visible_bytes(&file.bytes), file.text));
     }
     let lost = report.lost.len() as u64 + report.lost_more;
     if lost > 0 {

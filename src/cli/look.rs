@@ -1,6 +1,6 @@
 //! What the commands have in common that look into a vault.
 
-use std::sync::Arc;
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, sync::Arc};
 
 use clap::builder::{PossibleValue, TypedValueParser};
 
@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     ops::{look::Look, row::Type},
     sys,
-    vault::{Reader, Selector, Snapshot, StateDir, select},
+    vault::{Reader, Selector, Snapshot, StateDir, parts_of, select},
 };
 
 /// Opens the vault for looking, and says what was wrong with its snapshots.
@@ -25,8 +25,9 @@ pub fn open(run: &Run) -> Result<Looking> {
     Ok(Looking { look: Some(look), state: opened.state })
 }
 
-/// Opens what a vault holds for reading one snapshot, with so much memory for frames, and says what was wrong on the way.
-pub fn one(run: &Run, opened: &Opened, selector: &Selector, cache_bytes: u64) -> Result<(Reader, Snapshot)> {
+/// Opens what a vault holds for reading one snapshot, with so much memory for frames, and says what was wrong on the way. `back_on` is the host on
+/// which files go back to their place: of several in a vault, the newest of another one is hardly meant.
+pub fn one(run: &Run, opened: &Opened, selector: &Selector, cache_bytes: u64, back_on: Option<&str>) -> Result<(Reader, Snapshot)> {
     let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
     let (mut snapshots, findings) = opened.vault.snapshots(&owner)?;
     for finding in findings {
@@ -34,9 +35,24 @@ pub fn one(run: &Run, opened: &Opened, selector: &Selector, cache_bytes: u64) ->
     }
     let id = select(&snapshots, selector)?.id;
     let at = snapshots.iter().position(|snapshot| snapshot.id == id).expect("it was found among them");
+    if let Some(here) = back_on {
+        check_host(&snapshots, &snapshots[at], selector, here)?;
+    }
     let (reader, _) = Reader::open(opened.vault.clone(), owner, cache_bytes)?;
     reader.tell(run.screen.clone());
     Ok((reader, snapshots.swap_remove(at)))
+}
+
+/// Fails if a time alone led to another host's snapshot.
+fn check_host(all: &[Snapshot], found: &Snapshot, selector: &Selector, here: &str) -> Result<()> {
+    let (host, is_here) = (&found.manifest.host, |s: &Snapshot| s.manifest.host == here || s.key.sealer == here);
+    let is_alone = all.iter().all(|s| s.manifest.host == *host);
+    if !selector.is_of_any_host() || is_alone || is_here(found) {
+        return Ok(());
+    }
+    let mine = if all.iter().any(is_here) { format!("; {here}@latest is the newest of this host") } else { String::new() };
+    Err(Error::usage(format!("snapshot {} was sealed on {host}, and this is {here}", found.id.short()))
+        .hint(format!("say {host}@latest if its files shall take the place of those here{mine}")))
 }
 
 /// A look that remembers, when it is over, what it had to open.
@@ -66,6 +82,25 @@ impl Drop for Looking {
 /// Reads SNAP.
 pub fn selector(run: &Run, text: &str) -> Result<Selector> {
     Selector::parse(text, run.clock.now_ns())
+}
+
+/// Reads `SNAP[:PATH]`; the path is empty or starts with a slash, and need not be UTF-8.
+pub fn snap_path(run: &Run, text: &OsStr) -> Result<(Selector, Vec<u8>)> {
+    parse_snap_path(text, run.clock.now_ns())
+}
+
+/// Splits `SNAP[:PATH]`. The path starts at the first `:/`, or else at the first colon, unless all of it names a snapshot.
+fn parse_snap_path(text: &OsStr, now_ns: i128) -> Result<(Selector, Vec<u8>)> {
+    let bytes = text.as_bytes();
+    let read = |snap: &[u8]| Selector::parse(&String::from_utf8_lossy(snap), now_ns);
+    let split = match bytes.windows(2).position(|w| w == b":/") {
+        Some(at) => Some(at),
+        None if read(bytes).is_ok() => None,
+        None => bytes.iter().position(|b| *b == b':'),
+    };
+    let (snap, path) = split.map_or((bytes, &b""[..]), |at| (&bytes[..at], &bytes[at + 1..]));
+    let path = parts_of(path).filter(|part| *part != b".").flat_map(|part| [&b"/"[..], part]).collect::<Vec<_>>().concat();
+    Ok((read(snap)?, path))
 }
 
 /// Reads a moment; `None` stays that.
@@ -104,7 +139,7 @@ pub fn type_parser() -> impl TypedValueParser<Value = Type> {
 
 /// A path as it is in snapshots: absolute, without `.`; `..` is taken back by name, as the file may be gone.
 pub fn absolute(path: &std::path::Path) -> Result<Vec<u8>> {
-    use std::{os::unix::ffi::OsStrExt, path::Component};
+    use std::path::Component;
     let path = std::path::absolute(path).map_err(|e| Error::io(format!("cannot use {}", path.display()), e))?;
     let mut parts: Vec<&[u8]> = Vec::new();
     for component in path.components() {
@@ -115,4 +150,26 @@ pub fn absolute(path: &std::path::Path) -> Result<Vec<u8>> {
         }
     }
     Ok([b"/", &parts.join(&b'/')[..]].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_comes_with_a_path_or_without() {
+        let read = |text: &str| {
+            parse_snap_path(OsStr::new(text), 1_700_000_000_000_000_000).map(|(_, path)| String::from_utf8(path).unwrap()).unwrap()
+        };
+        assert_eq!(read("latest"), "");
+        assert_eq!(read("latest:/"), "");
+        assert_eq!(read("2025-11-08T03:00"), "", "a time has a colon");
+        assert_eq!(read("2025-11-08T03:00:/etc/a:b/"), "/etc/a:b");
+        assert_eq!(read("latest:etc//./hosts"), "/etc/hosts");
+        assert_eq!(read("web1@2025-11-08 03:00"), "");
+        assert_eq!(read("1a2b3c4d:etc/hosts"), "/etc/hosts");
+        let (_, path) = parse_snap_path(OsStr::from_bytes(b"latest:/\xff"), 0).unwrap();
+        assert_eq!(path, b"/\xff", "names need not be UTF-8");
+        assert!(parse_snap_path(OsStr::new("nothing:/x"), 0).is_err());
+    }
 }

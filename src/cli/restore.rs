@@ -3,9 +3,8 @@
 mod dry_run;
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     io::{BufRead, Write},
-    os::unix::ffi::OsStrExt,
     path::PathBuf,
 };
 
@@ -14,7 +13,6 @@ use crate::{
     error::{Error, Result},
     ops::restore::{self, Context, Extra, Options, Owner, Place, Report, Wanted},
     sys,
-    vault::{Selector, parts_of},
 };
 
 /// Frames kept while directories are read; content is decoded past the cache, each frame once.
@@ -34,7 +32,7 @@ pub struct Args {
     /// Where to; made if it is not there
     #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
     to: Option<PathBuf>,
-    /// Back to where it was: onto the same absolute path
+    /// Back to where it was: onto the same absolute path. Of several hosts in a vault it must be this one, or be named: `web2@latest`
     #[arg(long, conflicts_with = "to")]
     in_place: bool,
     /// Delete what the snapshot lacks, after listing it and asking. Only in what was sealed; sockets and other file systems stay
@@ -83,24 +81,10 @@ const EXAMPLES: &str = "Examples:
 /// Deletions that are listed before the question; a dry run lists all.
 const LISTED_MAX: usize = 200;
 
-/// Splits `SNAP[:PATH]`. The path starts at the first `:/`, or else at the first colon, unless all of it names a snapshot.
-pub fn parse(text: &OsStr, now_ns: i128) -> Result<(Selector, Vec<u8>)> {
-    let bytes = text.as_bytes();
-    let read = |snap: &[u8]| Selector::parse(&String::from_utf8_lossy(snap), now_ns);
-    let split = match bytes.windows(2).position(|w| w == b":/") {
-        Some(at) => Some(at),
-        None if read(bytes).is_ok() => None,
-        None => bytes.iter().position(|b| *b == b':'),
-    };
-    let (snap, path) = split.map_or((bytes, &b""[..]), |at| (&bytes[..at], &bytes[at + 1..]));
-    let path = parts_of(path).filter(|part| *part != b".").flat_map(|part| [&b"/"[..], part]).collect::<Vec<_>>().concat();
-    Ok((read(snap)?, path))
-}
-
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
     run.globals.know(&args.vault_owner);
-    let (selector, path) = parse(&args.what, run.clock.now_ns())?;
+    let (selector, path) = look::snap_path(run, &args.what)?;
     if args.in_place && args.delete && path.is_empty() && !args.yes && !args.dry_run {
         return Err(Error::usage("this would delete everything in the sealed paths that the snapshot lacks")
             .hint("look at it with --dry-run first, then say --yes"));
@@ -126,7 +110,8 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         by_content: args.by_content,
         workers: sys::available_cores(),
     };
-    let (reader, snapshot) = look::one(run, &opened, &selector, CACHE_BYTES)?;
+    let here = args.in_place.then(|| opened.host()).transpose()?;
+    let (reader, snapshot) = look::one(run, &opened, &selector, CACHE_BYTES, here.as_deref())?;
     let context = Context { reader: &reader, snapshot: &snapshot, clock: &*run.clock, sink: &**run.screen, cancel: &run.cancel };
     if args.dry_run {
         return dry_run::run(run, &context, &options);
@@ -174,7 +159,8 @@ fn ended(run: &Run, report: &Report) -> u8 {
     let (lost, problems, not_set) = (report.lost.count(), report.problems.count(), report.not_set.count());
     if lost > 0 {
         let error = Error::corrupt(format!("{} could not be restored: their content is damaged in the vault", files(lost)));
-        run.screen.error(&error.hint("coffre verify says what is damaged; an older snapshot or another copy may have them whole"));
+        run.screen
+            .error(&error.hint("coffre verify --repair puts right what it can; an older snapshot or another copy may have them whole"));
         return exit::DAMAGE;
     }
     if problems > 0 {
@@ -196,7 +182,8 @@ fn unset(report: &Report) -> String {
     let kinds = [(n.owners, "owners"), (n.modes, "modes"), (n.times, "times"), (n.xattrs, "sets of attributes"), (n.acls, "access lists")];
     let counted: Vec<String> =
         kinds.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{} {what}", output::count(*count))).collect();
-    let first = n.first.as_ref().map_or_else(String::new, |first| format!("; the first: {}: {}", first.path, first.text));
+    let first =
+        n.first.as_ref().map_or_else(String::new, |first| format!("; the first: {}: {}", output::visible_bytes(&first.bytes), first.text));
     let hint = if n.owners > 0 && !sys::is_root() { "; only root gives files to others: run it as root, or with --no-owner" } else { "" };
     format!("could not set {}{first}{hint}", counted.join(", "))
 }
@@ -205,7 +192,7 @@ fn text(r: &Report) -> String {
     let mut text = String::new();
     for (word, failures) in [("lost  ", &r.lost), ("failed", &r.problems)] {
         for file in &failures.files {
-            text.push_str(&format!("{word}  {}  {}\n", output::visible(&file.path), output::visible(&file.text)));
+            text.push_str(&format!("{word}  {}  {}\n", output::visible_bytes(&file.bytes), output::visible(&file.text)));
         }
         if failures.more > 0 {
             text.push_str(&format!("{word}  and {} more\n", output::count(failures.more)));
@@ -238,23 +225,4 @@ fn text(r: &Report) -> String {
     let rate = (d.bytes as f64 / r.seconds.max(0.001)) as u64;
     text.push_str(&format!("  {:.1} s, {}/s, {} of memory\n", r.seconds, output::bytes(rate), output::bytes(r.peak_memory_bytes)));
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_snapshot_comes_with_a_path_or_without() {
-        let read =
-            |text: &str| parse(OsStr::new(text), 1_700_000_000_000_000_000).map(|(_, path)| String::from_utf8(path).unwrap()).unwrap();
-        assert_eq!(read("latest"), "");
-        assert_eq!(read("latest:/"), "");
-        assert_eq!(read("2025-11-08T03:00"), "", "a time has a colon");
-        assert_eq!(read("2025-11-08T03:00:/etc/a:b/"), "/etc/a:b");
-        assert_eq!(read("latest:etc//./hosts"), "/etc/hosts");
-        let (_, path) = parse(OsStr::from_bytes(b"latest:/\xff"), 0).unwrap();
-        assert_eq!(path, b"/\xff", "names need not be UTF-8");
-        assert!(parse(OsStr::new("nothing:/x"), 0).is_err());
-    }
 }

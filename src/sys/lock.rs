@@ -1,4 +1,4 @@
-//! A lock between processes: an flock on a file, with the holder's number in it. The kernel frees it on any death.
+//! Locks between processes: an flock on a file, with the holder's number in it, or on a directory. The kernel frees it on any death.
 
 use std::{
     fs::{File, TryLockError},
@@ -7,7 +7,15 @@ use std::{
     path::Path,
 };
 
-use crate::error::{Error, Result};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+
+use crate::{
+    error::{Error, Result},
+    sys::Dir,
+};
 
 /// Held until dropped.
 #[derive(Debug)]
@@ -34,6 +42,13 @@ impl FileLock {
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self { file })
     }
+}
+
+/// Locks a directory until it is closed, alone or with others who ask for no more than that. Whether nobody is in the way: a file system that
+/// knows no such locks lets everybody in.
+pub fn lock_dir(dir: &Dir, alone: bool) -> bool {
+    let operation = if alone { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
+    flock(dir, operation) != Err(Errno::WOULDBLOCK)
 }
 
 impl Drop for FileLock {

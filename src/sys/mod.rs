@@ -34,7 +34,7 @@ pub use file::{
     NewFile, create_dir, create_dirs, create_private_dir, expect_reads, is_unfinished, make_private, open_at_once, read_at, remove_dir,
     replace, replace_durably, sync_dir, sync_file_and_dir, write_private,
 };
-pub use lock::FileLock;
+pub use lock::{FileLock, lock_dir};
 pub use make::{copy_content, forget_pages, open_unlinked, reserve, sync_file_system, umask};
 pub use memory::wiping;
 pub use meta::{Names, SparseMap, Xattrs, map_sparse, xattrs_of_fd, xattrs_of_name};
@@ -49,4 +49,4 @@ pub use set::Subject;
 pub use signal::{Cancel, CaughtSignals, catch_signals, leave_signals_to_others};
 pub use source::{Manners, SourceFile};
 pub use threads::{quietly, share, spawn_in, start};
-pub use time::{day_name, parse_moment, parse_server_time, parse_start, utc_iso, utc_name, utc_stamp, utc_text};
+pub use time::{day_name, local_minute, parse_moment, parse_server_time, parse_start, utc_iso, utc_name, utc_stamp, utc_text};

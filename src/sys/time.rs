@@ -21,6 +21,11 @@ pub fn day_name(ns: i128) -> String {
     timestamp(ns).to_zoned(TimeZone::system()).strftime("%Y-%m-%d").to_string()
 }
 
+/// A moment for people who see no zone beside it, in the local one, as [`parse_moment`] reads it: `2025-11-08 03:00`.
+pub fn local_minute(ns: i128) -> String {
+    timestamp(ns).to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()
+}
+
 /// A moment as servers read it: `2025-11-08T02:00:00Z`.
 pub fn utc_iso(ns: i128) -> String {
     timestamp(ns).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

@@ -64,6 +64,11 @@ impl Selector {
         Ok(Self { host, which, typed: text.to_owned() })
     }
 
+    /// Whether it says what is wanted by time alone, of whatever host.
+    pub fn is_of_any_host(&self) -> bool {
+        self.host.is_none() && matches!(self.which, Which::Back(_) | Which::At(_))
+    }
+
     /// Whether it means this snapshot by its place or its id, whatever else there is. For snapshots that are not listed any more.
     pub fn names(&self, key: &SnapshotKey, id: &SnapshotId) -> bool {
         let of_host = self.host.as_ref().is_none_or(|host| *host == key.sealer);

@@ -131,3 +131,41 @@ fn a_full_disk_is_said_and_the_same_command_goes_on() {
     assert!(number(&report, "files_unchanged") > 0, "{report}");
     tree::assert_same(&home.source(), &point.join("to"));
 }
+
+/// A disk that filled up while a file was replaced stayed full: what had been written under a name of ours was left there.
+#[test]
+fn a_full_disk_keeps_the_old_files_and_gets_its_room_back() {
+    let home = Home::new();
+    tree::write(home.source().join("one"), tree::noise(1, 6_000_000));
+    tree::write(home.source().join("two"), tree::noise(2, 5_000_000));
+    home.seal();
+    let point = home.path("tiny");
+    fs::create_dir(&point).unwrap();
+    let _tiny = crate::common::bin::Attached::new(&["-t", "tmpfs", "-o", "size=14m", "none"], &point);
+    let to = point.join("to");
+    tree::write(to.join("one"), tree::prose(6_000_001));
+    tree::write(to.join("two"), tree::prose(6_000_002));
+    for args in [&[][..], &["--by-content"], &["--exclude", "two"]] {
+        let done = restore(&home, &to, args).run().exits(1);
+        assert!(done.err.contains(&format!("cannot write {}", to.display())) && done.err.contains("make room"), "{}", done.err);
+        let names: Vec<_> = fs::read_dir(&to).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "nothing is left beside the files: {names:?}");
+        assert_eq!(fs::read(to.join("one")).unwrap(), tree::prose(6_000_001), "a file stays until the new one is whole");
+        assert_eq!(fs::read(to.join("two")).unwrap(), tree::prose(6_000_002));
+    }
+}
+
+#[test]
+fn what_cannot_be_written_to_is_said_to_be_so() {
+    let home = tree::sealed_small();
+    let point = home.path("read-only");
+    fs::create_dir(&point).unwrap();
+    let place = crate::common::bin::Attached::new(&["-t", "tmpfs", "-o", "size=2m", "none"], &point);
+    place.remount("ro");
+    let done = restore(&home, &point, &[]).run().exits(1);
+    assert!(done.err.contains("Read-only file system") && done.err.contains("rw") && !done.err.contains("make room"), "{}", done.err);
+    let file = home.path("a-file");
+    fs::write(&file, "precious").unwrap();
+    restore(&home, &file, &[]).run().exits(1).says("is no directory");
+    assert_eq!(fs::read(&file).unwrap(), b"precious");
+}

@@ -35,7 +35,6 @@ fn patterns_choose_what_is_restored() {
             &["--exclude", "*.log", "--exclude", "!keep.log", "--exclude", "deep", "--exclude", "empty-handed"],
             &["a", "a/x.conf", "b", "b/c", "b/c/d", "b/keep.log"],
         ),
-        (&["--include", "nothing-like-it"], &[]),
     ]
     .into_iter()
     .enumerate()
@@ -44,6 +43,12 @@ fn patterns_choose_what_is_restored() {
         restore(&home, &to, args).ok();
         assert_eq!(listing(&to), expected, "{args:?}");
     }
+    // Who mistypes a pattern must not believe that something came back.
+    let to = home.path("nothing");
+    restore(&home, &to, &["--include", "nothing-like-it"]).run().exits(1).says("fits the patterns");
+    assert_eq!(listing(&to), [""; 0]);
+    restore(&home, &to, &["--exclude", "*"]).run().exits(1).says("fits the patterns");
+    home.owner(["dump", "latest", "--include", "nothing-like-it"]).run().exits(1).says("fits the patterns");
     let done = restore(&home, &home.path("wrong"), &["--include", "a{b,c}"]).run().exits(2);
     assert!(done.err.contains("is no pattern"), "{}", done.err);
 }

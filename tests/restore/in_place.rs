@@ -298,3 +298,28 @@ fn a_file_system_that_knows_no_attributes_is_said_to_be_one() {
     tree::assert_same_but(&home.source(), &point.join("to"), "xattr");
     restore(&home, &point.join("to"), &["--no-xattrs"]).ok();
 }
+
+/// In a vault of several hosts `latest` may be another one's: its file must not take the place of ours unasked.
+#[test]
+fn another_hosts_files_are_put_in_place_only_if_that_host_is_named() {
+    let home = Home::new();
+    let file = home.source().join("nginx.conf");
+    tree::write(&file, "ours");
+    home.seal();
+    tree::write(&file, "theirs");
+    home.coffre(["seal", "--host", "web2", "-q"]).args([home.source()]).ok();
+    tree::write(&file, "broken");
+    let host = home.snapshots()[0]["host"].as_str().unwrap().to_owned();
+    let what = |snap: &str| format!("{snap}:{}", file.display());
+    for snap in ["latest", "now", "today"] {
+        let hint = format!("{host}@latest is the newest of this host");
+        home.owner(["restore", &what(snap), "--in-place"]).refused(2).says("was sealed on web2").says(&hint);
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"broken");
+    home.owner(["restore", &what(&format!("{host}@latest")), "--in-place"]).ok();
+    assert_eq!(fs::read(&file).unwrap(), b"ours");
+    home.owner(["restore", &what("latest~1"), "--in-place"]).ok();
+    home.owner(["restore", &what("web2@latest"), "--in-place"]).ok();
+    assert_eq!(fs::read(&file).unwrap(), b"theirs");
+    home.owner(["restore", &what("latest"), "--to"]).args([home.path("elsewhere")]).ok();
+}

@@ -9,7 +9,7 @@ use std::{
 };
 
 use coffre::{
-    error::Result,
+    error::{ErrorKind, Result},
     store::{Key, Store, Upload},
 };
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -177,6 +177,52 @@ fn links_planted_while_it_runs_lead_nowhere() {
     // Once he is gone the same command puts everything right.
     fs::remove_dir_all(to.join("was-moved")).unwrap();
     restore_with(&host, &host.reader(), &options(&source, &to, 2)).unwrap();
+    tree::assert_same(&source, &to);
+}
+
+/// A restore that found another file in the place of its own gave it up, and then removed the file that had been put there: two restores into
+/// one target at once each deleted what the other had just made whole.
+#[test]
+fn what_somebody_puts_in_a_place_meanwhile_stays() {
+    let (_guard, top) = temp();
+    let (source, to) = (top.join("source"), top.join("to"));
+    tree::write(source.join("large"), tree::noise(7, 24_000_000));
+    let host = Host::memory();
+    host.seal(&[&source]).unwrap();
+    let target = to.clone();
+    let plant = move || {
+        fs::write(target.join("new"), "theirs").unwrap();
+        fs::rename(target.join("new"), target.join("large")).unwrap();
+    };
+    let store = Planting { inner: host.vault.store.clone(), when: to.join("large"), plant: Mutex::new(Some(Box::new(plant))) };
+    let host = host.through(Arc::new(store));
+    let report = restore_with(&host, &host.reader(), &options(&source, &to, 1)).unwrap();
+    assert_eq!((report.problems.count(), report.lost.count()), (1, 0), "{report:?}");
+    assert_eq!(fs::read(to.join("large")).unwrap(), b"theirs");
+    restore_with(&host, &host.reader(), &options(&source, &to, 2)).unwrap();
+    tree::assert_same(&source, &to);
+}
+
+#[test]
+fn two_restores_into_one_directory_at_once_are_one_too_many() {
+    let (_guard, top) = temp();
+    let (source, to) = (top.join("source"), top.join("to"));
+    for name in ["a", "b"] {
+        tree::write(source.join(name), tree::noise(3, 3_000_000));
+    }
+    let host = Host::memory();
+    host.seal(&[&source]).unwrap();
+    let (other, from, target) = (host.twin(host.vault.store.clone()), source.clone(), to.clone());
+    let (told, said) = std::sync::mpsc::channel();
+    let second = move || {
+        let run = move |path: &Path| restore_with(&other, &other.reader(), &options(path, &target, 1)).map(drop).map_err(|e| e.kind());
+        // In a thread of its own: each has its own buffers.
+        std::thread::spawn(move || told.send((run(&from), run(&from.join("a")))).unwrap()).join().unwrap();
+    };
+    let store = Planting { inner: host.vault.store.clone(), when: to.join("a"), plant: Mutex::new(Some(Box::new(second))) };
+    let host = host.through(Arc::new(store));
+    restore_with(&host, &host.reader(), &options(&source, &to, 1)).unwrap();
+    assert_eq!(said.recv().unwrap(), (Err(ErrorKind::Locked), Err(ErrorKind::Locked)));
     tree::assert_same(&source, &to);
 }
 

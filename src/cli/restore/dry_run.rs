@@ -35,7 +35,7 @@ pub fn run(run: &Run, context: &Context, options: &Options) -> Result<u8> {
         let path = String::from_utf8_lossy(&line.path);
         let slash = if line.directory { "/" } else { "" };
         let row = Row::Entry { would: line.fate, path: &path, directory: line.directory, bytes: line.bytes };
-        out.row(&row, || format!("{} {}{slash}\n", sign(line.fate), output::visible(&path))).map(drop)
+        out.row(&row, || format!("{} {}{slash}\n", sign(line.fate), output::visible_bytes(&line.path))).map(drop)
     };
     let totals = restore::preview(context, options, &mut each)?;
     let _ = out.row(&Row::Total { would: "total", totals }, || text(&totals))?;

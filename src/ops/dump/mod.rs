@@ -82,7 +82,7 @@ trait Archive {
 /// Writes `path` of `snapshot` into `out`. Who reads may stop reading: that is no error.
 ///
 /// # Errors
-/// `NotFound` if there is no such path. Damage is in the report.
+/// `NotFound` if there is no such path, or if nothing in it is wanted. Damage is in the report.
 pub fn run(
     reader: &Reader,
     snapshot: &Snapshot,
@@ -106,6 +106,7 @@ pub fn run(
         archive: &mut *archive,
         firsts: HashMap::new(),
         report: Report::default(),
+        took: false,
         gone: false,
     };
     let done = dump.start(snapshot, start, path);
@@ -127,6 +128,8 @@ struct Dump<'a, 'b> {
     /// Where the first name of an inode is in the archive.
     firsts: HashMap<u64, Vec<u8>>,
     report: Report,
+    /// Something was taken.
+    took: bool,
     /// Nobody reads any more.
     gone: bool,
 }
@@ -134,6 +137,7 @@ struct Dump<'a, 'b> {
 impl Dump<'_, '_> {
     fn start(&mut self, snapshot: &Snapshot, start: Option<Entry>, path: &[u8]) -> Result<()> {
         let mut full = path.to_vec();
+        let is_file = start.as_ref().is_some_and(|entry| !entry.is_dir());
         match start {
             None => self.dir(&snapshot.manifest.root, &mut full, &mut Vec::new(), false, 0)?,
             Some(entry) => match entry.content {
@@ -145,7 +149,11 @@ impl Dump<'_, '_> {
             },
         }
         let finished = self.archive.finish();
-        self.written(finished)
+        self.written(finished)?;
+        match self.took || is_file || self.wanted.is_all() {
+            true => Ok(()),
+            false => Err(self.wanted.fits_nothing(snapshot, path)),
+        }
     }
 
     /// What became of a write: the end, quietly, once nobody reads.
@@ -189,6 +197,7 @@ impl Dump<'_, '_> {
         }
         at.extend_from_slice(&entry.name);
         let taken = self.wanted.taken(full, &entry.name, entry.is_dir(), within);
+        self.took |= taken == Taken::Yes;
         let done = match (taken, &entry.content) {
             (Taken::No, _) => Ok(()),
             (_, Content::Dir { node, .. }) => {
@@ -279,7 +288,7 @@ impl Dump<'_, '_> {
 
     fn lost(&mut self, path: &[u8], text: String) {
         match self.report.lost.len() < LISTED_MAX {
-            true => self.report.lost.push(Failed { path: String::from_utf8_lossy(path).into_owned(), text }),
+            true => self.report.lost.push(Failed::new(path, text)),
             false => self.report.lost_more += 1,
         }
     }

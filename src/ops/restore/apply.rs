@@ -5,7 +5,9 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     ops::Range,
+    os::unix::ffi::OsStrExt,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -61,6 +63,14 @@ impl Apply<'_> {
     /// # Errors
     /// `Full` if the target has no room, `Cancelled` if the person wants to stop; the same command goes on from there.
     pub fn run(&self) -> Result<()> {
+        let done = self.all();
+        if done.is_err() {
+            self.files.clear_aside(&mut Handles::new(self.table)?);
+        }
+        done
+    }
+
+    fn all(&self) -> Result<()> {
         let workers = self.options.workers;
         self.leftovers()?;
         let jobs = (0..self.plan.plain.len()).step_by(JOBS_EACH).map(|at| Unit::Jobs(at..(at + JOBS_EACH).min(self.plan.plain.len())));
@@ -108,11 +118,24 @@ impl Apply<'_> {
 
     /// A file that could not be written: a problem of its own, or the end of all if there is no room.
     pub fn refused(&self, job: JobNumber, e: std::io::Error) -> Result<()> {
-        stop_if_hopeless(&e, || self.files.path(job))?;
+        self.stop_if_hopeless(&e, || self.files.path(job))?;
         if self.files.fail(job) {
             self.tally.problem(&self.shown(&self.files.path(job)), e.to_string());
         }
         Ok(())
+    }
+
+    /// Fails if what the system says holds for every other file too.
+    fn stop_if_hopeless(&self, e: &std::io::Error, below: impl FnOnce() -> Vec<u8>) -> Result<()> {
+        use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let hint = match e.kind() {
+            StorageFull | QuotaExceeded => "make room and run the same command again: it goes on, and fetches nothing again that is whole",
+            ReadOnlyFilesystem => "the target cannot be written to; mount it with -o rw, or say another place with --to DIR",
+            _ => return Ok(()),
+        };
+        let path = self.start.target(self.options).join(OsStr::from_bytes(&below()));
+        let e = e.raw_os_error().map_or_else(|| std::io::Error::from(e.kind()), std::io::Error::from_raw_os_error);
+        Err(Error::io(format!("cannot write {}", path.display()), e).hint(hint))
     }
 
     /// A file whose content is damaged.
@@ -148,11 +171,11 @@ impl Apply<'_> {
                 counts.files.fetch_add(1, Relaxed);
                 counts.bytes.fetch_add(bytes.len() as u64, Relaxed);
                 self.files.open(hands, number, true).and_then(|writing| {
-                    if !bytes.is_empty() {
-                        let mut layout = Layout::new(holes);
-                        writing.write(holes, layout.place(bytes.len() as u64), bytes)?;
-                    }
-                    self.files.finish(number, &writing)
+                    let written = match bytes.is_empty() {
+                        true => Ok(()),
+                        false => writing.write(holes, Layout::new(holes).place(bytes.len() as u64), bytes),
+                    };
+                    written.and_then(|()| self.files.finish(number, &writing)).inspect_err(|_| self.files.remember(number, &writing))
                 })
             }
             _ => {
@@ -185,7 +208,7 @@ impl Apply<'_> {
                 self.tally.counts.replaced.fetch_add(u64::from(new && link.before.is_some()), Relaxed);
             }
             Err(e) => {
-                stop_if_hopeless(&e, path)?;
+                self.stop_if_hopeless(&e, path)?;
                 let path = self.shown(&path());
                 match self.firsts.get(link.first).there.get() {
                     Some(_) => self.tally.problem(&path, e.to_string()),
@@ -235,13 +258,12 @@ impl Apply<'_> {
     }
 
     fn no_directory(&self, number: u32, e: &std::io::Error) -> Result<()> {
-        stop_if_hopeless(e, || self.table.path(number))?;
+        self.stop_if_hopeless(e, || self.table.path(number))?;
         self.tally.problem(&self.shown(&self.table.path(number)), e.to_string());
         Ok(())
     }
 }
 
-/// Fails if what the system says holds for every other file too.
 /// Both lists in their order, the shorter one spread evenly over the longer one: files that are in the tree itself take time and have no bytes,
 /// so that an estimate by bytes would be far off if all of them came first.
 fn spread<T>(a: Vec<T>, b: Vec<T>) -> Vec<T> {
@@ -254,18 +276,6 @@ fn spread<T>(a: Vec<T>, b: Vec<T>) -> Vec<T> {
         spread.extend(next);
     }
     spread
-}
-
-fn stop_if_hopeless(e: &std::io::Error, path: impl FnOnce() -> Vec<u8>) -> Result<()> {
-    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    match e.kind() {
-        StorageFull | QuotaExceeded | ReadOnlyFilesystem => {
-            let e = e.raw_os_error().map_or_else(|| std::io::Error::from(e.kind()), std::io::Error::from_raw_os_error);
-            let what = format!("cannot write {}", String::from_utf8_lossy(&path()));
-            Err(Error::io(what, e).hint("make room and run the same command again: it goes on, and fetches nothing again that is whole"))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

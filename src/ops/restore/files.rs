@@ -34,7 +34,7 @@ const RESERVE_MIN: u64 = 4 << 20;
 pub struct State {
     /// Bytes of content that are still to be written.
     left: AtomicU64,
-    /// Device and inode, if it is opened more than once.
+    /// Device and inode, if it is opened more than once or was given up.
     identity: OnceLock<(u64, u64)>,
     made: AtomicBool,
     /// It has a name of ours.
@@ -129,8 +129,12 @@ impl<'a> Files<'a> {
         if !whole {
             let len = data_len(&job.entry);
             if len >= RESERVE_MIN && job.entry.size() == len {
-                // Where the file system cannot, the pieces find their room one by one.
-                let _ = reserve(&file, len)?;
+                // Where the file system cannot, which is no error, the pieces find their room one by one.
+                if let Err(e) = reserve(&file, len) {
+                    // What room there was is given back.
+                    let _ = dir.remove_file(&self.name(number));
+                    return Err(e);
+                }
             }
             let stat = stat_of_file(&file)?;
             let _ = state.identity.set((stat.device, stat.inode));
@@ -170,13 +174,32 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// Takes away what was written of a job that was given up. What stood there before stays.
+    /// Notes which file it is that was opened once, before it is given up.
+    pub fn remember(&self, number: JobNumber, writing: &Writing) {
+        if let Ok(stat) = stat_of_file(&writing.file) {
+            let _ = self.states[number as usize].identity.set((stat.device, stat.inode));
+        }
+    }
+
+    /// Takes away what was written of a job that was given up. What stood there before stays, and what somebody put there meanwhile.
     pub fn discard(&self, hands: &mut Handles, number: JobNumber) {
-        if self.states[number as usize].made.load(SeqCst)
-            && let Ok(dir) = hands.get(self.job(number).dir)
-        {
-            // What cannot be removed stays unfinished: its time says so.
-            let _ = dir.remove_file(&self.name(number));
+        let state = &self.states[number as usize];
+        if !state.made.load(SeqCst) {
+            return;
+        }
+        let Ok(dir) = hands.get(self.job(number).dir) else { return };
+        let name = self.name(number);
+        let is_ours = || dir.stat_of(&name).is_ok_and(|stat| state.identity.get() == Some(&(stat.device, stat.inode)));
+        // A name of ours nobody else has. What cannot be removed stays unfinished: its time says so.
+        if state.aside.load(SeqCst) || is_ours() {
+            let _ = dir.remove_file(&name);
+        }
+    }
+
+    /// Takes away all that has a name of ours, when the work stops: it would take room, perhaps the last, and be of no use to the next run.
+    pub fn clear_aside(&self, hands: &mut Handles) {
+        for number in (0..).take(self.states.len()).filter(|number| self.states[*number as usize].aside.load(SeqCst)) {
+            self.discard(hands, number);
         }
     }
 

@@ -83,6 +83,9 @@ impl Apply<'_> {
         });
         counts.bytes_unchanged.fetch_add(kept, Relaxed);
         counts.bytes.fetch_add(written, Relaxed);
+        if refused.is_some() || each.is_err() {
+            self.files.remember(number, &writing);
+        }
         if let Some(e) = refused {
             return self.refused(number, e);
         }
@@ -96,6 +99,7 @@ impl Apply<'_> {
         if let Data::Inline(bytes) = data
             && let Err(e) = writing.write(holes, Layout::new(holes).place(bytes.len() as u64), bytes)
         {
+            self.files.remember(number, &writing);
             return self.refused(number, e);
         }
         counts.files.fetch_add(1, Relaxed);

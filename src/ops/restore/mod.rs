@@ -151,10 +151,10 @@ fn each_window(context: &Context, options: &Options, each: &mut dyn FnMut(&Apply
     let Some(target) = place::open(options, &start)? else {
         // Nothing is there: as if it were empty.
         let nowhere = Dir::root().map_err(|e| failed("cannot open /", e))?;
-        return windows(context, options, &start, None, nowhere, &tally, each, found);
+        return windows(context, options, &start, None, nowhere, &tally, each, found).map(drop);
     };
     let again = target.again().map_err(|e| failed("cannot open the target", e))?;
-    windows(context, options, &start, Some(&target), again, &tally, each, found)
+    windows(context, options, &start, Some(&target), again, &tally, each, found).map(drop)
 }
 
 /// Restores, once `extras` are deleted. What fails for one file is in the report, not an error.
@@ -165,6 +165,7 @@ pub fn run(context: &Context, options: &Options, extras: &[Extra]) -> Result<Rep
     place::check(context, options, &start)?;
     let setter = Setter::new(&tally, options.owner, options.xattrs);
     let target = place::make(context, options, &start, &setter)?;
+    place::keep_others_out(&target, options, &start)?;
     extras::remove(context, &target, extras, &tally)?;
     let again = target.again().map_err(|e| failed("cannot open the target", e))?;
     let mut apply = |apply: &Apply| {
@@ -176,7 +177,10 @@ pub fn run(context: &Context, options: &Options, extras: &[Extra]) -> Result<Rep
         }
         Ok(())
     };
-    windows(context, options, &start, Some(&target), again, &tally, &mut apply, &mut Vec::new())?;
+    let took = windows(context, options, &start, Some(&target), again, &tally, &mut apply, &mut Vec::new())?;
+    if !took && !options.wanted.is_all() && extras.is_empty() {
+        return Err(options.wanted.fits_nothing(context.snapshot, &options.path));
+    }
     let (done, lost, problems, not_set) = tally.result();
     Ok(Report {
         snapshot: context.snapshot.id.to_string(),
@@ -192,7 +196,7 @@ pub fn run(context: &Context, options: &Options, extras: &[Extra]) -> Result<Rep
     })
 }
 
-/// Walks the tree beside the target, and calls `each` with every window.
+/// Walks the tree beside the target, and calls `each` with every window. Whether there was anything that is wanted.
 #[expect(clippy::too_many_arguments, reason = "all of it is what a walk is made of")]
 fn windows(
     context: &Context,
@@ -203,7 +207,7 @@ fn windows(
     tally: &Tally,
     each: &mut dyn FnMut(&Apply) -> Result<()>,
     found: &mut Vec<Extra>,
-) -> Result<()> {
+) -> Result<bool> {
     let keys = context.reader.keys(context.snapshot);
     let setter = Setter::new(tally, options.owner, options.xattrs);
     let mut table = Table::new(root)?;
@@ -250,7 +254,7 @@ fn windows(
         }
     }
     found.extend(walk.extras.into_iter().flat_map(|gather| gather.found));
-    Ok(())
+    Ok(walk.took)
 }
 
 /// Entries below the one that is restored, if they are counted.

@@ -120,6 +120,7 @@ impl Open<'_> {
         }
         let Some((_, writing, written)) = self.files.last_mut() else { return Ok(()) };
         if let Err(e) = writing.write(holes, piece.offset, bytes) {
+            apply.files.remember(piece.job, writing);
             return apply.refused(piece.job, e);
         }
         *written += u64::from(piece.len);
@@ -139,7 +140,10 @@ impl Open<'_> {
         counts.files.fetch_add(1, Relaxed);
         counts.replaced.fetch_add(u64::from(apply.files.job(job).before != Before::Nothing), Relaxed);
         apply.tally.moved(1, 0);
-        apply.files.finish(job, &writing).or_else(|e| apply.refused(job, e))
+        apply.files.finish(job, &writing).or_else(|e| {
+            apply.files.remember(job, &writing);
+            apply.refused(job, e)
+        })
     }
 
     fn close_all(mut self) -> Result<()> {

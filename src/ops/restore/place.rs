@@ -15,7 +15,7 @@ use crate::{
         extras::is_claimed,
         metadata::{Now, Setter},
     },
-    sys::{Dir, Subject},
+    sys::{self, Dir, Subject},
     vault::{parts_of, resolve_path},
 };
 
@@ -97,7 +97,13 @@ pub fn make(context: &Context, options: &Options, start: &Start, setter: &Setter
     let shown = path.display().to_string();
     let failed = |e: io::Error| Error::io(format!("cannot make {shown}"), e);
     if let Place::Into(path) = &options.place {
-        std::fs::create_dir_all(path).map_err(failed)?;
+        match std::fs::create_dir_all(path) {
+            Err(_) if path.symlink_metadata().is_ok() && !path.is_dir() => {
+                return Err(Error::conflict(format!("{shown} is no directory"))
+                    .hint("--to wants a directory: a file goes into it under its own name"));
+            }
+            made => made.map_err(failed)?,
+        }
         return Dir::open(path).map_err(|e| Error::io(format!("cannot open {shown}"), e.into()));
     }
     let (mut dir, mut above) = (root()?, Vec::new());
@@ -116,6 +122,19 @@ pub fn make(context: &Context, options: &Options, start: &Start, setter: &Setter
         };
     }
     Ok(dir)
+}
+
+/// Keeps other restores out of the target until it is closed; of single files several may go into one directory at a time.
+///
+/// # Errors
+/// `Locked` if one is at work there: each would take the files of the other for what must be replaced.
+pub fn keep_others_out(target: &Dir, options: &Options, start: &Start) -> Result<()> {
+    let alone = start.entry.as_ref().is_none_or(Entry::is_dir);
+    match sys::lock_dir(target, alone) {
+        true => Ok(()),
+        false => Err(Error::locked(format!("another restore into {} is at work", start.target(options).display()))
+            .hint("wait until it is done; the same command goes on where it was")),
+    }
 }
 
 fn root() -> Result<Dir> {

@@ -27,6 +27,16 @@ pub struct Failed {
     pub path: String,
     /// Why.
     pub text: String,
+    /// The path as it is.
+    #[serde(skip)]
+    pub bytes: Box<[u8]>,
+}
+
+impl Failed {
+    /// Takes the path and why.
+    pub fn new(path: &[u8], text: String) -> Self {
+        Self { path: String::from_utf8_lossy(path).into_owned(), text, bytes: path.into() }
+    }
 }
 
 /// Files that are not as they should be: the first of them, and how many more.
@@ -41,7 +51,7 @@ pub struct Failures {
 impl Failures {
     fn add(&mut self, path: &[u8], text: String) {
         match self.files.len() < LISTED_MAX {
-            true => self.files.push(Failed { path: String::from_utf8_lossy(path).into_owned(), text }),
+            true => self.files.push(Failed::new(path, text)),
             false => self.more += 1,
         }
     }
@@ -184,7 +194,7 @@ impl<'a> Tally<'a> {
             Part::Acl => &mut not_set.acls,
         } += 1;
         if not_set.first.is_none() {
-            not_set.first = Some(Failed { path: String::from_utf8_lossy(&path()).into_owned(), text: text() });
+            not_set.first = Some(Failed::new(&path(), text()));
         }
     }
 

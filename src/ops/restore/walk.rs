@@ -49,6 +49,8 @@ pub struct Walk<'a> {
     levels: Vec<Level>,
     /// What the target has more than the snapshot, if that is asked.
     pub extras: Option<Gather<'a>>,
+    /// Something was taken.
+    pub took: bool,
     /// The path of the directory being walked, in the snapshot.
     path: Vec<u8>,
 }
@@ -64,7 +66,7 @@ impl<'a> Walk<'a> {
         start: &Start,
         target: Option<&Dir>,
     ) -> Result<Self> {
-        let mut walk = Self { context, options, keys, tally, levels: Vec::new(), extras: None, path: start.base.clone() };
+        let mut walk = Self { context, options, keys, tally, levels: Vec::new(), extras: None, took: false, path: start.base.clone() };
         // A file says nothing of what else is in its directory.
         let mut matched = Vec::new();
         let (parts, entries) = match start.entry.clone() {
@@ -196,6 +198,7 @@ impl<'a> Walk<'a> {
         } else {
             now_within = true;
         }
+        self.took |= now_within;
         if entry.is_dir() {
             return self.enter(entry, now_within, table, plan);
         }

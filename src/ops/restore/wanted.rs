@@ -3,8 +3,9 @@
 use std::{ffi::OsString, os::unix::ffi::OsStrExt};
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     ops::patterns::{Anchoring, Origin, Patterns},
+    vault::Snapshot,
 };
 
 /// What is taken, and what is not.
@@ -55,6 +56,13 @@ impl Wanted {
             () if is_dir => Taken::Perhaps,
             () => Taken::No,
         }
+    }
+
+    /// The error for patterns that take nothing of `path`: most likely one of them was mistyped.
+    pub fn fits_nothing(&self, snapshot: &Snapshot, path: &[u8]) -> Error {
+        let path = if path.is_empty() { "/".into() } else { String::from_utf8_lossy(path) };
+        Error::not_found(format!("nothing in {}:{path} fits the patterns", snapshot.id.short()))
+            .hint("the rules are those of gitignore, on paths in the snapshot; coffre ls -r shows them")
     }
 
     /// Whether an entry that the snapshot lacks may be deleted: patterns leave alone what they do not take.
