@@ -92,7 +92,9 @@ fn names_that_steer_a_terminal_are_made_visible_and_exact_in_json() {
     let first = format!("latest~1:{source}");
     let commands: [&[&str]; 5] =
         [&["ls", &first], &["ls", "-l", "-r", &first], &["find", "a*"], &["diff", "latest~1", "latest"], &["stats", "--biggest", &first]];
-    for command in commands {
+    let to = home.path("to");
+    let restore = ["restore", &first, "-n", "--to", to.to_str().unwrap()];
+    for command in commands.into_iter().chain([&restore[..]]) {
         let done = home.owner(command).ok();
         let text = done.text() + &done.err;
         assert!(text.contains(shown), "{command:?}: {text}");
@@ -101,8 +103,36 @@ fn names_that_steer_a_terminal_are_made_visible_and_exact_in_json() {
     let row = &lines(&home.owner(["--json", "ls", &first]).ok())[0];
     let hex: String = [source.as_bytes(), b"/", name.as_bytes()].concat().iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(row["path_hex"].as_str(), Some(&hex[..]));
+    // Such a name can be typed where a path is wanted.
+    let named = |snap: &str| [snap.as_bytes(), b":", source.as_bytes(), b"/", name.as_bytes()].concat();
+    let of = |command: &str, snap: &str| home.owner([command]).args([std::ffi::OsStr::from_bytes(&named(snap))]);
+    assert_eq!(of("cat", "latest~1").ok().text(), "x");
+    assert!(of("ls", "latest~1").ok().text().contains(shown));
+    of("cat", "latest").refused(1).says("is not in snapshot");
     let exact = home.owner(["find", "-0", "a*"]).ok().out;
     assert_eq!(exact, [source.as_bytes(), b"/", name.as_bytes(), b"\0"].concat());
+}
+
+/// Times without a zone were those of Greenwich, and typed ones are those of the place: what `history` showed named another snapshot.
+#[test]
+fn times_without_a_zone_are_local_as_typed_ones_are() {
+    let home = Home::new();
+    shell(&home.source(), "echo one > file; touch -d '2025-06-01 21:30:00 UTC' file");
+    home.seal();
+    let path = format!("{}/file", home.source().display());
+    let what = format!("latest:{path}");
+    for (zone, shown) in [("UTC", "2025-06-01 21:30"), ("XXX-3", "2025-06-02 00:30"), ("XXX+9:30", "2025-06-01 12:00")] {
+        for command in [&["ls", "-l", &what][..], &["find", "file"], &["history", &path]] {
+            let text = home.owner(command).env("TZ", zone).ok().text();
+            assert!(text.contains(shown), "{zone} {command:?}: {text}");
+        }
+        let history = home.owner(["history", &path]).env("TZ", zone).ok().text();
+        let columns: Vec<&str> = history.lines().nth(1).unwrap().split_whitespace().collect();
+        let typed = format!("{}T{}", columns[1], columns[2]);
+        assert_eq!(home.owner(["cat", &format!("{typed}:{path}")]).env("TZ", zone).ok().text(), "one\n", "{zone} {typed}");
+        home.owner(["ls", &typed]).env("TZ", zone).ok();
+        home.owner(["stats", "--biggest", &typed]).env("TZ", zone).ok();
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::{
         find::{self, Row, Wanted},
         row::Type,
     },
+    sys,
 };
 
 /// Find files by name in all snapshots, or in one.
@@ -69,11 +70,18 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         None => (0..look.line.len()).filter(of_host).collect(),
     };
     let mut out = Stream::new(run.screen);
-    let report = find::run(&look, &among, &wanted, &run.cancel, |row| match args.null && !run.screen.json {
-        true => out.raw(&[&row.path.bytes[..], b"\0"].concat()),
-        false => out.row(&row, || text(&row, selector.is_some())),
+    let mut any = false;
+    let report = find::run(&look, &among, &wanted, &run.cancel, |row| {
+        any = true;
+        match args.null && !run.screen.json {
+            true => out.raw(&[&row.path.bytes[..], b"\0"].concat()),
+            false => out.row(&row, || text(&row, selector.is_some())),
+        }
     })?;
     out.finish()?;
+    if !any {
+        run.screen.note("nothing is like this");
+    }
     Ok(look::unreadable(run, report.unreadable.as_ref()))
 }
 
@@ -81,7 +89,7 @@ fn text(row: &Row, in_one: bool) -> String {
     let size = if row.facts.kind == Type::Dir { "-".to_owned() } else { output::bytes(row.facts.size) };
     let path = output::visible_bytes(&row.path.bytes);
     let slash = if row.facts.kind == Type::Dir { "/" } else { "" };
-    let what = format!("{} {size:>11}  {}", row.facts.kind.letter(), &row.facts.mtime[..16]);
+    let what = format!("{} {size:>11}  {}", row.facts.kind.letter(), sys::local_minute(row.facts.mtime_ns.into()));
     match in_one {
         true => format!("{what}  {path}{slash}\n"),
         false => format!("{what}  {}  {path}{slash}\n", range(row)),

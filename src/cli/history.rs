@@ -8,6 +8,7 @@ use crate::{
         look::SnapshotRow,
         row::{Facet, Type},
     },
+    sys,
 };
 
 /// List the versions of a path through all snapshots, oldest first.
@@ -44,7 +45,7 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
 fn text(rows: &[Row], hosts: bool) -> String {
     let mut heads = vec!["SNAPSHOTS", "FROM", "TO", "COUNT", "HOST", "SIZE", "MODIFIED", "WHAT CHANGED"];
     heads.retain(|head| hosts || *head != "HOST");
-    let sealed = |s: &SnapshotRow| s.time[..16].to_owned();
+    let sealed = |s: &SnapshotRow| sys::local_minute(s.time_ns.into());
     let cells: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
@@ -57,7 +58,7 @@ fn text(rows: &[Row], hosts: bool) -> String {
             ];
             cells.extend(hosts.then(|| row.first.host.clone()));
             cells.push(if row.facts.kind == Type::Dir { "-".to_owned() } else { output::bytes(row.facts.size) });
-            cells.push(row.facts.mtime[..16].to_owned());
+            cells.push(sys::local_minute(row.facts.mtime_ns.into()));
             cells.push(changed(row));
             cells
         })

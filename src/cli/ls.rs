@@ -1,12 +1,15 @@
 //! `coffre ls`.
 
+use std::ffi::OsString;
+
 use crate::{
-    cli::{Run, complete, look, output, split_snap_path, stream::Stream},
+    cli::{Run, complete, look, output, stream::Stream},
     error::Result,
     ops::{
         ls::{self, Row},
         row::{Facts, Type},
     },
+    sys,
 };
 
 /// List a directory of a snapshot.
@@ -14,7 +17,7 @@ use crate::{
 pub struct Args {
     /// Snapshot and path: `latest`, `latest:/etc`, `yesterday:/home`
     #[arg(value_name = "SNAP[:PATH]", default_value = "latest", add = complete::snap_path())]
-    what: String,
+    what: OsString,
     /// With mode, owner, size and time
     #[arg(short, long)]
     long: bool,
@@ -28,12 +31,11 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
-    let (snap, path) = split_snap_path(&args.what);
-    let selector = look::selector(run, snap)?;
+    let (selector, path) = look::snap_path(run, &args.what)?;
     let look = look::open(run)?;
     let n = look.select(&selector)?;
     let mut out = Stream::new(run.screen);
-    ls::run(&look, n, path.as_bytes(), args.recursive, &run.cancel, |row| match args.null && !run.screen.json {
+    ls::run(&look, n, &path, args.recursive, &run.cancel, |row| match args.null && !run.screen.json {
         true => out.raw(&[shown(&row, args.recursive), b"\0"].concat()),
         false => out.row(&row, || text(&row, args)),
     })?;
@@ -64,7 +66,7 @@ pub fn long(facts: &Facts) -> String {
         None if facts.kind == Type::Dir => "-".to_owned(),
         None => output::bytes(facts.size),
     };
-    format!("{} {owner:<17} {size:>11}  {}", mode(facts), &facts.mtime[..16])
+    format!("{} {owner:<17} {size:>11}  {}", mode(facts), sys::local_minute(facts.mtime_ns.into()))
 }
 
 /// ` -> TARGET` for a link.

@@ -268,14 +268,6 @@ fn state_base() -> Result<PathBuf> {
     std::path::absolute(&base).map_err(|e| Error::io(format!("cannot use {}", base.display()), e))
 }
 
-/// Splits `SNAP:PATH`. The path starts at the first `:/`, or else at the first colon.
-fn split_snap_path(text: &str) -> (&str, &str) {
-    match text.find(":/").or_else(|| text.find(':')) {
-        Some(at) => (&text[..at], &text[at + 1..]),
-        None => (text, ""),
-    }
-}
-
 /// What a command gets besides its arguments.
 struct Run<'a> {
     globals: &'a Globals,
@@ -386,12 +378,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_snapshot_and_a_path_come_apart() {
-        assert_eq!(split_snap_path("latest:/etc/hosts"), ("latest", "/etc/hosts"));
-        assert_eq!(split_snap_path("2025-11-08T03:00:/etc/a:b"), ("2025-11-08T03:00", "/etc/a:b"));
-        assert_eq!(split_snap_path("1a2b3c4d:etc/hosts"), ("1a2b3c4d", "etc/hosts"));
     }
 }

@@ -1,7 +1,9 @@
 //! `coffre stats`.
 
+use std::ffi::OsString;
+
 use crate::{
-    cli::{Run, complete, look, output, split_snap_path},
+    cli::{Run, complete, look, output},
     error::Result,
     ops::stats::{self, Alone, Big, Report},
 };
@@ -11,7 +13,7 @@ use crate::{
 pub struct Args {
     /// The largest files and directories of a snapshot
     #[arg(long, value_name = "SNAP[:PATH]", num_args = 0..=1, default_missing_value = "latest", add = complete::snap_path())]
-    biggest: Option<String>,
+    biggest: Option<OsString>,
     /// How many of them
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     top: u16,
@@ -22,13 +24,12 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(run: &Run, args: &Args) -> Result<u8> {
-    let wanted = args.biggest.as_deref().map(split_snap_path);
-    let selector = wanted.map(|(snap, path)| look::selector(run, snap).map(|selector| (selector, path))).transpose()?;
+    let biggest = args.biggest.as_deref().map(|what| look::snap_path(run, what)).transpose()?;
     let look = look::open(run)?;
     let mut report = stats::run(&look)?;
-    if let Some((selector, path)) = selector {
+    if let Some((selector, path)) = biggest {
         let n = look.select(&selector)?;
-        report.biggest = Some(stats::biggest(&look, n, path.as_bytes(), args.top.into(), &run.cancel)?);
+        report.biggest = Some(stats::biggest(&look, n, &path, args.top.into(), &run.cancel)?);
     }
     if args.alone {
         report.alone = Some(stats::alone(&look, &run.cancel)?);
@@ -39,7 +40,9 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
 
 fn text(report: &Report) -> String {
     let sealed = |s: &Option<crate::ops::look::SnapshotRow>| s.as_ref().map_or_else(|| "none".to_owned(), |s| s.time.clone());
-    let times = |ratio: f64| format!("{ratio:.1} times");
+    // Little in a vault takes more than it is: packs, parity and lists have a least size.
+    let than =
+        |ratio: f64| if ratio >= 1.0 { format!("{ratio:.1} times less") } else { format!("{:.1} times more", 1.0 / ratio.max(0.001)) };
     let mut lines = vec![
         ("snapshots", output::count(report.snapshots as u64)),
         ("hosts", output::count(report.hosts as u64)),
@@ -47,9 +50,9 @@ fn text(report: &Report) -> String {
         ("newest", sealed(&report.newest)),
         ("newest holds", format!("{} files, {}", output::count(report.newest_files), output::bytes(report.newest_bytes))),
         ("all together", output::bytes(report.logical_bytes)),
-        ("without repeats", format!("{}, {} less", output::bytes(report.unique_bytes), times(report.dedup_ratio))),
-        ("compressed", format!("{}, {} less", output::bytes(report.compressed_bytes), times(report.compression_ratio))),
-        ("stored", format!("{}, {} less than all together", output::bytes(report.stored_bytes), times(report.ratio))),
+        ("without repeats", format!("{}, {}", output::bytes(report.unique_bytes), than(report.dedup_ratio))),
+        ("compressed", format!("{}, {}", output::bytes(report.compressed_bytes), than(report.compression_ratio))),
+        ("stored", format!("{}, {} than all together", output::bytes(report.stored_bytes), than(report.ratio))),
     ];
     for objects in &report.objects {
         lines.push(("", format!("{}: {} in {} objects", objects.kind, output::bytes(objects.bytes), output::count(objects.objects))));

@@ -35,6 +35,10 @@ fn every_form_of_a_name_finds_its_snapshot() {
     ];
     for (snap, expected) in cases {
         assert_eq!(number(&snap), expected, "{snap}");
+        // A time has colons, and no path need follow it.
+        let listed = home.owner(["--json", "ls", "-r", &snap]).ok().text();
+        assert_eq!(listed.lines().count(), home.source().components().count(), "{snap}: {listed}");
+        home.owner(["stats", "--biggest", &snap]).ok();
     }
 }
 
