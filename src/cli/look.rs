@@ -45,7 +45,8 @@ pub fn one(run: &Run, opened: &Opened, selector: &Selector, cache_bytes: u64, ba
 
 /// Fails if a time alone led to another host's snapshot.
 fn check_host(all: &[Snapshot], found: &Snapshot, selector: &Selector, here: &str) -> Result<()> {
-    let (host, is_here) = (&found.manifest.host, |s: &Snapshot| s.manifest.host == here || s.key.sealer == here);
+    // Whoever sealed it: the name that the snapshot bears says whose files they are.
+    let (host, is_here) = (&found.manifest.host, |s: &Snapshot| s.manifest.host == here);
     let is_alone = all.iter().all(|s| s.manifest.host == *host);
     if !selector.is_of_any_host() || is_alone || is_here(found) {
         return Ok(());
