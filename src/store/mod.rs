@@ -103,6 +103,10 @@ pub trait Store: Send + Sync {
     fn others(&self) -> &[Arc<dyn Store>] {
         &[]
     }
+    /// Bytes that can still be stored; `None` if the store cannot tell, as servers cannot.
+    fn room(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
     /// From now on lists and stats show what is there now, not what was there a while ago.
     fn refresh(&self) {}
     /// Puts `bytes` in the place of the object at `key`, or where one is gone; what was there is kept as `aside`, which is free. For repairs alone.
