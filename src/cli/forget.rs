@@ -172,7 +172,9 @@ fn text(report: &Report, by_policy: bool) -> String {
         text += &format!("hours, days, weeks, months and years are those of {}\n", report.time_zone);
     }
     let would = if report.dry_run { " (dry run: nothing was changed)" } else { "" };
-    text + &format!("{} kept, {} forgotten{would}\n", report.kept, report.forgotten)
+    // Of those that were not named, nobody asked.
+    let kept = if by_policy { format!("{} kept, ", report.kept) } else { String::new() };
+    text + &format!("{kept}{} forgotten{would}\n", report.forgotten)
 }
 
 fn cells(row: &Row, by_policy: bool) -> Vec<String> {

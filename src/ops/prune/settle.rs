@@ -273,7 +273,10 @@ fn delete(context: &Context, facts: &Facts, due: &[Due], settled: &mut Settled) 
         context.cancel.check()?;
         let Some(key) = Key::parse(&line.path) else { continue };
         if let Some(len) = facts.len(context, &line.path)? {
-            context.vault.delete(&key)?;
+            context.vault.delete(&key).map_err(|e| match e.kind() {
+                ErrorKind::Unavailable | ErrorKind::Cancelled => e,
+                _ => e.hint("what is left is condemned, and nothing wanted needs it: it goes with the next prune by somebody who may delete"),
+            })?;
             settled.objects += 1;
             settled.bytes += len;
         }
