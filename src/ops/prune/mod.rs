@@ -183,7 +183,7 @@ fn lacks_room(context: &Context, facts: &Facts, plan: &Plan) -> Result<Option<St
     Ok(lacks.map(|free| {
         let mib = |n: u64| n.div_ceil(1 << 20);
         format!(
-            "writing packs anew takes up to {} MiB, and {} MiB are free where the vault lies, so only what is wholly dead goes; prune again when that is deleted",
+            "writing packs anew takes up to {} MiB, and {} MiB are free where the vault lies, so only what is wholly dead goes; make room, or write less at a time (--max-rewrite)",
             mib(needs),
             free >> 20
         )

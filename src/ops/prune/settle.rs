@@ -275,7 +275,9 @@ fn delete(context: &Context, facts: &Facts, due: &[Due], settled: &mut Settled) 
         if let Some(len) = facts.len(context, &line.path)? {
             context.vault.delete(&key).map_err(|e| match e.kind() {
                 ErrorKind::Unavailable | ErrorKind::Cancelled => e,
-                _ => e.hint("what is left is condemned, and nothing wanted needs it: it goes with the next prune by somebody who may delete"),
+                _ => {
+                    e.hint("what is left is condemned, and nothing wanted needs it: it goes with the next prune by somebody who may delete")
+                }
             })?;
             settled.objects += 1;
             settled.bytes += len;
