@@ -163,10 +163,19 @@ fn check(run: &Run, opened: &Opened, args: &CheckArgs) -> Result<u8> {
 
 fn text(rows: &[Row]) -> String {
     let head = ["NAME", "SNAPSHOTS", "BEHIND", "CHECKED", "READ IN 30 DAYS", "PLACE"];
+    let vault = rows.iter().find(|row| row.name == copies::VAULT).map(|row| output::visible(&row.place)).unwrap_or_default();
     let line = |row: &Row| {
         let behind = match (row.snapshots_lacking, row.objects_lacking, row.behind_secs) {
             _ if row.error.is_some() => "?".to_owned(),
             _ if row.name == copies::VAULT => String::new(),
+            _ if row.snapshots_ahead > 0 => {
+                let them = if row.snapshots_ahead == 1 {
+                    "a snapshot".to_owned()
+                } else {
+                    format!("{} snapshots", output::count(row.snapshots_ahead))
+                };
+                format!("has {them} that the vault lost: coffre copy --from {} {vault}", output::visible(&row.place))
+            }
             (0, 0, _) => "nothing".to_owned(),
             (0, n, _) => format!("{} objects", output::count(n)),
             (n, _, Some(secs)) => format!("{} snapshots, {}, {}", output::count(n), output::bytes(row.bytes_lacking), age(secs)),

@@ -43,9 +43,10 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
     if from.describe() == to.describe() {
         return Err(Error::usage(format!("{} is the vault itself", to.describe())).hint("name another place for the copy"));
     }
-    if let (Some(a), Some(b)) = (&from_path, &to_path)
-        && (a.starts_with(b) || b.starts_with(a))
-    {
+    let (a, b) = (from.describe(), to.describe());
+    let inside = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('/'));
+    let on_disk = from_path.as_ref().zip(to_path.as_ref()).is_some_and(|(a, b)| a.starts_with(b) || b.starts_with(a));
+    if on_disk || inside(&a, &b) || inside(&b, &a) {
         return Err(Error::usage(format!("{} and {} lie inside one another", from.describe(), to.describe()))
             .hint("put the copy beside the vault, or better on another disk"));
     }

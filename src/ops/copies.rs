@@ -1,6 +1,9 @@
 //! Copies: how far each known copy is behind the vault, how much of it was read lately, and whether it is whole. Needs no key.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::Serialize;
 
@@ -61,7 +64,9 @@ pub struct Row {
     pub snapshots: u64,
     /// Snapshots that the vault has and it has not.
     pub snapshots_lacking: u64,
-    /// The same of objects.
+    /// Snapshots that it has and the vault has lost.
+    pub snapshots_ahead: u64,
+    /// Objects that the vault has and it has not.
     pub objects_lacking: u64,
     /// Bytes of those.
     pub bytes_lacking: u64,
@@ -105,13 +110,21 @@ pub fn list(context: &Context) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// Places of all snapshots that have a signature.
+fn signed(store: &Arc<dyn Store>) -> Result<BTreeSet<SnapshotKey>> {
+    let mut signed = BTreeSet::new();
+    store.list("snaps", &mut |key, _| {
+        signed.extend(SnapshotKey::parse(key.as_str()).filter(|(_, suffix)| *suffix == "b3.sig").map(|(place, _)| place));
+        Ok(())
+    })?;
+    Ok(signed)
+}
+
 fn fill(context: &Context, place: &Place, ledger: (&Proofs, u64), row: &mut Row) -> Result<()> {
     same_vault(context.vault, &place.store)?;
     let (ledger, now) = ledger;
-    place.store.list("snaps", &mut |key, _| {
-        row.snapshots += u64::from(SnapshotKey::parse(key.as_str()).is_some_and(|(_, suffix)| suffix == "b3.sig"));
-        Ok(())
-    })?;
+    let signed = signed(&place.store)?;
+    row.snapshots = signed.len() as u64;
     let name = place.store.describe();
     place.store.list("packs", &mut |key, _| {
         if let Some(pack) = key.digest() {
@@ -125,6 +138,8 @@ fn fill(context: &Context, place: &Place, ledger: (&Proofs, u64), row: &mut Row)
     if place.known.name == VAULT {
         return Ok(());
     }
+    // Signatures are never deleted, whatever is forgotten.
+    row.snapshots_ahead = signed.difference(&self::signed(&context.vault.store)?).count() as u64;
     let (from, to) = (&context.vault.store, &place.store);
     let look = copy::Context { from, to, clock: context.clock, sink: context.sink, cancel: context.cancel, workers: 1 };
     let lacking = copy::run(&look, &copy::Options { dry_run: true, ..copy::Options::default() })?;

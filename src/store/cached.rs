@@ -63,6 +63,15 @@ impl Piece {
             Some(n) => (n * PIECE_LEN, ((n + 1) * PIECE_LEN).min(len)),
         }
     }
+
+    fn name(&self) -> String {
+        self.number.map_or_else(|| "head".to_owned(), |n| n.to_string())
+    }
+
+    /// Says that `bytes` are those of this piece, and of no other.
+    fn mark(&self, bytes: &[u8]) -> [u8; 32] {
+        *digest(&[format!("{} {} ", self.key, self.name()).as_bytes(), digest(bytes).as_bytes()].concat()).as_bytes()
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -95,8 +104,7 @@ impl Cached {
 
 impl Shared {
     fn path(&self, piece: &Piece) -> PathBuf {
-        let name = piece.number.map_or_else(|| "head".to_owned(), |n| n.to_string());
-        self.dir.join(piece.key.as_str()).join(name)
+        self.dir.join(piece.key.as_str()).join(piece.name())
     }
 
     fn len(&self, key: &Key) -> Result<u64> {
@@ -108,7 +116,7 @@ impl Shared {
         Ok(len)
     }
 
-    /// A piece, if it is here: its bytes are followed by their hash, as a power cut may have torn it.
+    /// A piece, if it is here: its bytes are followed by a mark of what they are, as a power cut may have torn it, and a person moved it.
     fn kept(&self, piece: &Piece, len: u64) -> Option<Arc<[u8]>> {
         let recent = lock(&self.recent).iter().find(|(p, _)| p == piece).map(|(_, bytes)| bytes.clone());
         if recent.is_some() {
@@ -116,9 +124,9 @@ impl Shared {
         }
         let path = self.path(piece);
         let mut bytes = fs::read(&path).ok()?;
-        let hash = bytes.split_off(bytes.len().checked_sub(32)?);
+        let mark = bytes.split_off(bytes.len().checked_sub(32)?);
         let (from, to) = piece.range(len);
-        if bytes.len() as u64 != to - from || digest(&bytes).as_bytes()[..] != hash[..] {
+        if bytes.len() as u64 != to - from || piece.mark(&bytes)[..] != mark[..] {
             let _ = fs::remove_file(&path);
             return None;
         }
@@ -166,8 +174,10 @@ impl Shared {
         let path = self.path(piece);
         let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         sys::create_private_dir(dir)?;
-        let unfinished = dir.join(format!(".tmp-{}-{}", std::process::id(), self.bytes.load(Ordering::Relaxed)));
-        fs::write(&unfinished, [bytes, digest(bytes).as_bytes()].concat())?;
+        // Two pieces of one object are kept at the same moment, by two threads.
+        static WRITTEN: AtomicU64 = AtomicU64::new(0);
+        let unfinished = dir.join(format!(".tmp-{}-{}", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
+        fs::write(&unfinished, [bytes, &piece.mark(bytes)].concat())?;
         fs::rename(&unfinished, &path)?;
         let bytes = self.bytes.fetch_add(bytes.len() as u64 + 32, Ordering::Relaxed);
         if bytes > self.bytes_max {
@@ -302,6 +312,14 @@ impl Store for Cached {
         self.shared.inner.refresh();
     }
 
+    fn doubt(&self, key: &Key) {
+        lock(&self.shared.recent).retain(|(piece, _)| piece.key != *key);
+        let dir = self.shared.dir.join(key.as_str());
+        // What cannot be removed is met again, and doubted again.
+        let _ = key.digest().map(|_| fs::remove_dir_all(dir));
+        self.shared.inner.doubt(key);
+    }
+
     fn others(&self) -> &[Arc<dyn Store>] {
         self.shared.inner.others()
     }
@@ -338,5 +356,76 @@ impl Store for Cached {
 
     fn describe(&self) -> String {
         self.shared.inner.describe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Memory, get_all};
+
+    const LEN: usize = 5 << 20;
+
+    fn object() -> (Key, Vec<u8>) {
+        let bytes: Vec<u8> = (0..LEN as u32 / 4).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        (Key::pack(&digest(&bytes)), bytes)
+    }
+
+    fn holding(key: &Key, bytes: &[u8]) -> Arc<dyn Store> {
+        let store = Memory::default();
+        store.put(key, bytes).unwrap();
+        Arc::new(store)
+    }
+
+    fn cached(store: &Arc<dyn Store>, dir: &Path) -> Cached {
+        Cached::new(store.clone(), dir, 1 << 30).unwrap()
+    }
+
+    #[test]
+    fn pieces_kept_at_the_same_moment_are_each_their_own() {
+        let (key, bytes) = object();
+        let store = holding(&key, &bytes);
+        for _ in 0..40 {
+            let dir = tempfile::tempdir().unwrap();
+            let cache = cached(&store, dir.path());
+            cache.stat(&key).unwrap();
+            std::thread::scope(|scope| {
+                for n in 0..5 {
+                    let (cache, key) = (&cache, &key);
+                    scope.spawn(move || cache.get(key, n * PIECE_LEN, &mut vec![0; 1 << 20]).unwrap());
+                }
+            });
+            let kept: Vec<Vec<u8>> = (0..5).map(|n| fs::read(dir.path().join(key.as_str()).join(n.to_string())).unwrap()).collect();
+            for (kept, piece) in kept.iter().zip(bytes.chunks(1 << 20)) {
+                assert!(kept[..1 << 20] == *piece);
+            }
+        }
+    }
+
+    #[test]
+    fn a_piece_in_the_place_of_another_is_fetched_again() {
+        let ((key, bytes), dir) = (object(), tempfile::tempdir().unwrap());
+        let store = holding(&key, &bytes);
+        assert!(get_all(&cached(&store, dir.path()), &key, LEN).unwrap() == bytes);
+        let piece = |n: &str| dir.path().join(key.as_str()).join(n);
+        fs::copy(piece("0"), piece("3")).unwrap();
+        assert!(get_all(&cached(&store, dir.path()), &key, LEN).unwrap() == bytes);
+    }
+
+    /// A server that sent something wrong is asked again, once somebody noticed.
+    #[test]
+    fn what_is_doubted_is_fetched_again() {
+        let ((key, bytes), dir) = (object(), tempfile::tempdir().unwrap());
+        let wrong = vec![7; LEN];
+        assert!(get_all(&cached(&holding(&key, &wrong), dir.path()), &key, LEN).unwrap() == wrong);
+        let cache = cached(&holding(&key, &bytes), dir.path());
+        assert!(get_all(&cache, &key, LEN).unwrap() == wrong, "kept, and nobody noticed");
+        cache.doubt(&key);
+        assert!(get_all(&cache, &key, LEN).unwrap() == bytes);
+        assert!(get_all(&cached(&store_without(), dir.path()), &key, LEN).is_err(), "the length is asked of the store");
+    }
+
+    fn store_without() -> Arc<dyn Store> {
+        Arc::new(Memory::default())
     }
 }

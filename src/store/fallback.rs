@@ -102,6 +102,10 @@ impl Store for Fallback {
         self.inner.refresh();
     }
 
+    fn doubt(&self, key: &Key) {
+        self.inner.doubt(key);
+    }
+
     fn replace(&self, key: &Key, bytes: &[u8], aside: &Key) -> Result<()> {
         self.inner.replace(key, bytes, aside)
     }

@@ -109,6 +109,8 @@ pub trait Store: Send + Sync {
     }
     /// From now on lists and stats show what is there now, not what was there a while ago.
     fn refresh(&self) {}
+    /// What was read of this object makes no sense: whatever is kept of it elsewhere than in the store is dropped.
+    fn doubt(&self, _key: &Key) {}
     /// Puts `bytes` in the place of the object at `key`, or where one is gone; what was there is kept as `aside`, which is free. For repairs alone.
     ///
     /// A store that can do so replaces the one by the other at once. This does it step by step: a death in between leaves the object missing,

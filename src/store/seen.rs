@@ -230,6 +230,10 @@ impl Store for Seen {
         known.looks.clear();
     }
 
+    fn doubt(&self, key: &Key) {
+        self.inner.doubt(key);
+    }
+
     fn replace(&self, key: &Key, bytes: &[u8], aside: &Key) -> Result<()> {
         self.refresh();
         self.inner.replace(key, bytes, aside)

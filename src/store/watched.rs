@@ -113,6 +113,10 @@ impl Store for Watched {
         self.inner.refresh();
     }
 
+    fn doubt(&self, key: &Key) {
+        self.inner.doubt(key);
+    }
+
     fn begin(&self) -> Result<Box<dyn Upload>> {
         let inner = self.watch.call("begin a pack", "", || self.inner.begin())?;
         Ok(Box::new(WatchedUpload { inner, watch: self.watch.clone() }))

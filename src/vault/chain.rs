@@ -47,6 +47,8 @@ pub struct Chain {
     pub findings: Vec<Finding>,
     /// Every place at which there is a receipt or a signature.
     pub there: BTreeMap<SnapshotKey, There>,
+    /// Places at which something lies, and no signature: of a seal in work, of one that was broken off, or of a snapshot that lost it.
+    pub unsigned: Vec<SnapshotKey>,
     /// Key files that an owner took out of the vault; filled in by who looks for what is missing.
     pub removed: BTreeSet<String>,
 }
@@ -83,9 +85,10 @@ impl Vault {
     pub(super) fn chain_checked(&self, signers: &SignerList, from: impl Fn(&str) -> u64, known: &Headers) -> Result<Chain> {
         let mut chain = Chain::default();
         let vault = self.digest()?;
-        let mut places = Vec::new();
+        let (mut places, mut all) = (Vec::new(), BTreeSet::new());
         for key in store::all_names(&*self.store, "snaps")? {
             let Some((place, suffix)) = SnapshotKey::parse(key.as_str()) else { continue };
+            all.insert(place.clone());
             match suffix {
                 "b3" => chain.there.entry(place).or_default().receipt = true,
                 "b3.sig" => {
@@ -95,6 +98,7 @@ impl Vault {
                 _ => (),
             }
         }
+        chain.unsigned = all.into_iter().filter(|place| chain.there.get(place).is_none_or(|there| !there.signature)).collect();
         places.retain(|place| place.seq >= from(&place.sealer));
         let judged = sys::in_parallel(&places, THREADS_MAX, |place| self.judge(signers, place, vault, known));
         for (place, judged) in places.iter().zip(judged) {
@@ -113,6 +117,14 @@ impl Vault {
             }
         }
         Ok(chain)
+    }
+
+    /// Snapshots of which no signature is in its place, but a second copy, or another copy of the vault, has one. For readers: what they are shown
+    /// must not depend on a single file.
+    pub(super) fn without_signature(&self, signers: &SignerList, unsigned: &[SnapshotKey]) -> Vec<Committed> {
+        // What a revoked sealer signed is sorted out where all its signatures are.
+        let counts = |place: &&SnapshotKey| signers.signers.revoked(&place.sealer).is_none();
+        unsigned.iter().filter(counts).filter_map(|place| self.judge_copies(signers, place)).collect()
     }
 
     /// The hash of `VAULT`, which every receipt of this vault names.

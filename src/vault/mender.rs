@@ -61,6 +61,8 @@ impl Mender {
             return None;
         }
         let key = Key::pack(pack);
+        // What a server sent, or a cache kept, may be wrong where the pack is not.
+        store.doubt(&key);
         match sidecars::mend(store, &key, pack) {
             Ok(mended) => {
                 let shards = mended.shards.iter().map(|n| (*n, mended.bytes[mended.range(*n)].into())).collect();
@@ -69,10 +71,7 @@ impl Mender {
                 let (news, hurt) = (known.is_news(pack), patch.shards.len());
                 drop(known);
                 if let Some(sink) = self.sink.get().filter(|_| news) {
-                    let places = if hurt == 1 { "one place".to_owned() } else { format!("{hurt} places") };
-                    let text =
-                        format!("{key} is damaged in {places} of {} KiB, and mended in memory: coffre verify --repair", SHARD_LEN >> 10);
-                    sink.send(Event::Warning(text));
+                    sink.send(Event::Warning(told(&key, hurt)));
                 }
                 Some(patch)
             }
@@ -85,6 +84,16 @@ impl Mender {
             }
         }
     }
+}
+
+/// What is said of a pack that had `hurt` shards mended.
+fn told(key: &Key, hurt: usize) -> String {
+    let places = match hurt {
+        0 => return format!("{key} was read wrong, or not at all, and is right when read again"),
+        1 => "one place".to_owned(),
+        n => format!("{n} places"),
+    };
+    format!("{key} is damaged in {places} of {} KiB, and mended in memory: coffre verify --repair", SHARD_LEN >> 10)
 }
 
 impl Known {

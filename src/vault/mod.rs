@@ -74,7 +74,7 @@ use crate::{
     error::{Error, Result},
     format::{Config, PackKind, SegmentPack},
     pack::{PackBuilder, ParityEncoder, SealedPack, Wrap},
-    store::{self, Key, Store},
+    store::{Key, Store},
 };
 
 /// Longest small public object accepted, in bytes.
@@ -96,12 +96,12 @@ impl Vault {
     /// `NoVault` if there is none, `Unsupported` if a newer coffre made it.
     pub fn open(store: Arc<dyn Store>) -> Result<Self> {
         let key = Key::fixed("VAULT");
-        if store.stat(&key)?.is_none() {
+        if store.stat(&key)?.is_none() && store.stat(&key.second())?.is_none() {
             return Err(
                 Error::no_vault(format!("no vault at {}", store.describe())).hint("check the path, or make one: coffre --vault PATH init")
             );
         }
-        let config = Config::decode(&store::get_all(&*store, &key, PUBLIC_LEN_MAX)?)?;
+        let config = second::read_either(&*store, &key, PUBLIC_LEN_MAX, |bytes| Config::decode(&bytes))?;
         store.hold(config.lock_days);
         Ok(Self { store, config })
     }

@@ -59,12 +59,19 @@ fn number_of(name: &str) -> Option<u32> {
 /// The numbers of the lists that there are, and the highest one that any object there has, be it a signature whose list is yet to come.
 fn numbers(store: &dyn Store) -> Result<(Vec<u32>, u32)> {
     let (mut numbers, mut highest) = (Vec::new(), 0);
-    for key in store::all_names(store, "signers")? {
-        let name = key.file_name();
-        numbers.extend(number_of(name));
-        highest = highest.max(number_of(name.strip_suffix(".sig").unwrap_or(name)).unwrap_or(0));
+    for folder in ["signers", "parity/signers"] {
+        for key in store::all_names(store, folder)? {
+            let name = key.file_name();
+            numbers.extend(number_of(name));
+            highest = highest.max(number_of(name.strip_suffix(".sig").unwrap_or(name)).unwrap_or(0));
+        }
+        // Of a list that is gone, the signature may be left, or the second copy.
+        if numbers.iter().max() == Some(&highest) {
+            break;
+        }
     }
     numbers.sort_unstable();
+    numbers.dedup();
     Ok((numbers, highest))
 }
 

@@ -61,6 +61,12 @@ impl Vault {
     ) -> Result<(Vec<Snapshot>, Vec<Finding>)> {
         let signers = SignerList::load(&*self.store, Some(&owner.sign.public()))?;
         let mut chain = self.chain_checked(&signers, |_| 0, &owner.headers)?;
+        for found in self.without_signature(&signers, &chain.unsigned) {
+            let text = "is gone, and was read from a copy: coffre verify --repair";
+            chain.findings.push(Finding::of(Trouble::SnapshotDeleted, found.key.signature(), text));
+            chain.committed.push(found);
+        }
+        chain.committed.sort_by(|a, b| a.key.cmp(&b.key));
         chain.findings.extend(not_offered(&chain, &signers));
         let wanted: Vec<Committed> = which(&chain).iter().filter(|committed| !leave_out(&committed.id)).cloned().collect();
         let mut snapshots = Vec::with_capacity(wanted.len());

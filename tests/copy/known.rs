@@ -200,3 +200,48 @@ fn what_the_retention_of_a_copy_took_out_of_it_does_not_come_back() {
     // The vault itself has all of it.
     assert_eq!(home.snapshots().len(), 4);
 }
+
+/// What is shown must not be an older snapshot because a file of a few bytes is gone.
+#[test]
+fn a_snapshot_that_lost_its_signature_is_still_the_latest_one() {
+    let home = three_copies();
+    let place = fs::read_dir(home.vault().join("snaps")).unwrap().next().unwrap().unwrap().path();
+    let lose = |name: &str| fs::remove_file(place.join(name)).unwrap();
+    let look = || {
+        let done = home.owner(["ls", "latest", "--recursive"]).ok();
+        assert!(done.text().contains("file-3"), "{}", done.text());
+        done.err
+    };
+    let told = |said: String| assert!(said.contains("0000000003.b3.sig: is gone, and was read from a copy"), "{said}");
+    assert!(!look().contains("gone"));
+    lose("0000000003.b3.sig");
+    told(look());
+    lose("0000000003.b3");
+    told(look());
+    // Without second copies there are the other copies of the vault.
+    fs::rename(home.vault().join("parity"), home.path("parity")).unwrap();
+    told(look());
+    let rows = listed(&home);
+    assert_eq!((&rows[1]["snapshots_ahead"], &rows[2]["snapshots_ahead"]), (&json!(1), &json!(0)));
+    let text = home.coffre(["copies", "list"]).ok().text();
+    assert!(text.contains("has a snapshot that the vault lost"), "{text}");
+    home.coffre(["copy", "--from"]).args([home.path("near"), home.vault()]).ok();
+    assert!(!look().contains("gone"));
+}
+
+#[test]
+fn a_vault_without_the_file_that_says_it_is_one_opens_by_its_second_copy() {
+    let home = three_copies();
+    for lost in ["VAULT", "signers/allowed_signers", "signers/allowed_signers.sig"] {
+        fs::remove_file(home.vault().join(lost)).unwrap();
+        let done = home.owner(["ls", "latest", "--recursive"]).ok();
+        assert!(done.text().contains("file-3"), "without {lost}: {}", done.text());
+        home.coffre(["init", "--recipient"]).args([home.recipient()]).refused(1);
+    }
+    assert!(home.owner(["verify"]).run().exits(4).text().contains("VAULT"));
+    home.owner(["verify", "--repair"]).ok();
+    for back in ["VAULT", "signers/allowed_signers", "signers/allowed_signers.sig"] {
+        assert!(home.vault().join(back).exists(), "{back}");
+    }
+    home.owner(["verify"]).ok();
+}

@@ -392,13 +392,34 @@ fn full() -> Failure {
 }
 
 /// Folders listed at once.
-const FOLDERS_AT_ONCE: usize = 8;
+const FOLDERS_AT_ONCE: usize = 32;
+/// Folders of one level that a glance looks into: a vault of a few hundred packs has more.
+const GLANCE_FOLDERS: usize = 64;
 
 /// Lists a tree of folders, several at once: a round trip for each, one after the other, would take minutes.
 fn list_folders(folder: &str, depth_max: usize, list: &(dyn Fn(&str) -> Attempt<Folder> + Sync)) -> Attempt<Page> {
-    let mut page = Page::default();
-    let mut level = vec![folder.to_owned()];
+    let all = walk_folders(folder, depth_max, usize::MAX, list)?;
+    Ok(Page { found: all.unwrap_or_default(), next: None })
+}
+
+/// What lies in a tree of folders if it has few of them.
+fn glance_folders(folder: &str, depth_max: usize, list: &(dyn Fn(&str) -> Attempt<Folder> + Sync)) -> Attempt<Option<Vec<Found>>> {
+    let found = walk_folders(folder, depth_max, GLANCE_FOLDERS, list)?;
+    Ok(found.filter(|found| found.iter().all(|found| !found.tag.is_empty())))
+}
+
+/// All files of a tree of folders; `None` once a level has more than `width_max` folders.
+fn walk_folders(
+    folder: &str,
+    depth_max: usize,
+    width_max: usize,
+    list: &(dyn Fn(&str) -> Attempt<Folder> + Sync),
+) -> Attempt<Option<Vec<Found>>> {
+    let (mut files, mut level) = (Vec::new(), vec![folder.to_owned()]);
     for _ in 0..depth_max {
+        if level.len() > width_max {
+            return Ok(None);
+        }
         let mut deeper = Vec::new();
         for some in level.chunks(FOLDERS_AT_ONCE) {
             let listed: Vec<Attempt<Folder>> = std::thread::scope(|scope| {
@@ -411,12 +432,12 @@ fn list_folders(folder: &str, depth_max: usize, list: &(dyn Fn(&str) -> Attempt<
                         // What a file system puts into its root is passed over.
                         Some("lost+found") => (),
                         Some(inside) => deeper.push(inside.to_owned()),
-                        None => page.found.push(found),
+                        None => files.push(found),
                     }
                 }
             }
         }
         level = deeper;
     }
-    Ok(page)
+    Ok(Some(files))
 }

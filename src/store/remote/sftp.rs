@@ -155,20 +155,31 @@ impl Sftp {
             answers.push(ssh.send(WRITE, Message::default().bytes(&handle).u64((n * PIECE) as u64).bytes(piece))?);
         }
         self.settings.traffic.bytes(bytes.len(), 0);
+        // All of them are on their way together: a server does one after the other.
+        if ssh.extensions.iter().any(|name| name == "fsync@openssh.com") {
+            self.settings.traffic.request();
+            answers.push(ssh.send(EXTENDED, Message::default().bytes(b"fsync@openssh.com").bytes(&handle))?);
+        }
+        self.settings.traffic.request();
+        let closed = ssh.send(CLOSE, Message::default().bytes(&handle))?;
         for answer in answers {
             done(&ssh.receive(answer)?)?;
         }
-        if ssh.extensions.iter().any(|name| name == "fsync@openssh.com") {
-            done(&self.ask(ssh, EXTENDED, Message::default().bytes(b"fsync@openssh.com").bytes(&handle))?)?;
-        }
-        done(&self.ask(ssh, CLOSE, Message::default().bytes(&handle))?)
+        done(&ssh.receive(closed)?)
     }
 
     fn folder(&self, ssh: &Ssh, path: &str) -> Attempt<Option<Vec<Found>>> {
         let Some(handle) = self.handle(self.ask(ssh, OPENDIR, Message::default().bytes(&self.path(path)))?)? else { return Ok(None) };
         let mut found = Vec::new();
+        let more = || {
+            self.settings.traffic.request();
+            ssh.send(READDIR, Message::default().bytes(&handle))
+        };
+        // One ahead: most folders are told in one answer, and the second says that this was all.
+        let mut ahead = more()?;
         loop {
-            let packet = self.ask(ssh, READDIR, Message::default().bytes(&handle))?;
+            let next = more()?;
+            let packet = ssh.receive(std::mem::replace(&mut ahead, next))?;
             if status(&packet) == Some(END) {
                 break;
             }
@@ -185,12 +196,12 @@ impl Sftp {
                 match mode & TYPE {
                     _ if name == "." || name == ".." => (),
                     FOLDER => found.push(Found { path: format!("{whole}/"), ..Found::default() }),
-                    FILE => found.push(Found { path: whole, len, stored_ns, tag: String::new() }),
+                    FILE => found.push(Found { path: whole, len, stored_ns, tag: stored_ns.map(|at| at.to_string()).unwrap_or_default() }),
                     _ => (),
                 }
             }
         }
-        self.ask(ssh, CLOSE, Message::default().bytes(&handle))?;
+        let _ = ssh.send(CLOSE, Message::default().bytes(&handle));
         Ok(Some(found))
     }
 }
@@ -324,6 +335,11 @@ impl Backend for Sftp {
     fn list(&self, folder: &str, _: Option<&str>) -> Attempt<Page> {
         let ssh = &*self.ssh()?;
         super::list_folders(folder, DEPTH_MAX, &|path| self.folder(ssh, path))
+    }
+
+    fn glance(&self, folder: &str) -> Attempt<Option<Vec<Found>>> {
+        let ssh = &*self.ssh()?;
+        super::glance_folders(folder, DEPTH_MAX, &|path| self.folder(ssh, path))
     }
 
     fn delete(&self, path: &str) -> Attempt<()> {

@@ -2,13 +2,16 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use zeroize::Zeroizing;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::hex,
     store::{
         place::Url,
@@ -26,7 +29,9 @@ use crate::{
 const LIST_MAX: usize = 256 << 20;
 /// What is asked of files.
 const PROPERTIES: &[u8] =
-    br#"<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/><getlastmodified/></prop></propfind>"#;
+    br#"<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/><getlastmodified/><getetag/></prop></propfind>"#;
+/// Longest list of all that is there that a glance takes, in bytes: about a thousand objects.
+const GLANCE_MAX: usize = 512 << 10;
 /// Deepest folder looked into; a vault has four levels.
 const DEPTH_MAX: usize = 8;
 
@@ -40,6 +45,8 @@ pub struct WebDav {
     authorization: Option<Zeroizing<String>>,
     shown: String,
     made: Mutex<HashSet<String>>,
+    /// The server lists one folder at a time only.
+    shallow: AtomicBool,
 }
 
 impl WebDav {
@@ -63,6 +70,7 @@ impl WebDav {
             authorization: login.map(|(user, password)| Zeroizing::new(basic(&user, &password))),
             shown: format!("{}://{}/{}", url.scheme, url.host, url.folder()).trim_end_matches('/').to_owned(),
             made: Mutex::default(),
+            shallow: AtomicBool::new(false),
         })
     }
 
@@ -118,14 +126,16 @@ impl WebDav {
         self.made.lock().expect("nobody panics while holding the folders")
     }
 
-    /// What lies in one folder: files with lengths, and folders with a slash at their end. `None` if there is no such folder.
-    fn folder(&self, path: &str) -> Attempt<Option<Vec<Found>>> {
+    /// What lies in one folder, or in all below it: files with lengths, and folders with a slash at their end. `None` if there is no such folder.
+    fn entries(&self, path: &str, depth: &str, max: usize) -> Attempt<Listed> {
         let slash = if path.is_empty() { "" } else { "/" };
-        let headers = vec![("depth", "1".to_owned()), ("content-type", "application/xml".to_owned())];
-        let answer = self.call("PROPFIND", format!("{}{slash}", self.url(path)), headers, Some(PROPERTIES), LIST_MAX)?;
+        let headers = vec![("depth", depth.to_owned()), ("content-type", "application/xml".to_owned())];
+        let answer = self.call("PROPFIND", format!("{}{slash}", self.url(path)), headers, Some(PROPERTIES), max)?;
         match answer.status {
             207 => (),
-            404 => return Ok(None),
+            404 => return Ok(Listed::Missing),
+            // RFC 4918 lets a server refuse to list all that is below.
+            400 | 403 | 405 | 412 | 501 | 507 if depth != "1" => return Ok(Listed::Refused),
             status => return Err(refused(status, "PROPFIND")),
         }
         let (mut found, text) = (Vec::new(), String::from_utf8_lossy(&answer.body).into_owned());
@@ -133,21 +143,95 @@ impl WebDav {
         if !text.trim_end().ends_with("multistatus>") {
             return Err(Failure::passing(Error::unavailable("the server broke off in the middle of a list")));
         }
-        xml::each(&text, "response", |entry| {
-            let href = xml::text(entry, "href").unwrap_or_default();
-            let is_folder = xml::has(entry, "collection");
-            let name = href.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-            let own =
-                href.trim_end_matches('/').ends_with(&format!("{}{}", self.folder, encoded(path, false)).trim_end_matches('/').to_owned());
-            let whole = if path.is_empty() { decoded(name) } else { format!("{path}/{}", decoded(name)) };
-            match (is_folder, xml::text(entry, "getcontentlength").and_then(|len| len.parse().ok())) {
-                (true, _) if !own => found.push(Found { path: format!("{whole}/"), ..Found::default() }),
-                (false, Some(len)) => found.push(Found { path: whole, len, stored_ns: stored(entry), tag: String::new() }),
-                _ => (),
+        let mut all: Vec<(String, &str)> = Vec::new();
+        xml::each(&text, "response", |entry| all.push((href(entry), entry)));
+        // The folder is listed with what is in it, whatever a proxy between calls it.
+        let asked = decoded(&format!("{}{}", self.folder, encoded(path, false)));
+        let folders = || all.iter().filter(|(_, entry)| is_folder(entry)).map(|(href, _)| href);
+        let own = folders().find(|href| href.ends_with(asked.trim_end_matches('/'))).or_else(|| folders().min_by_key(|href| href.len()));
+        let own = own.cloned().unwrap_or_default();
+        for (href, entry) in all {
+            let Some(inside) = href.strip_prefix(&own).map(|inside| inside.trim_start_matches('/')).filter(|inside| !inside.is_empty())
+            else {
+                continue;
+            };
+            let whole = if path.is_empty() { inside.to_owned() } else { format!("{path}/{inside}") };
+            if is_folder(entry) {
+                found.push(Found { path: format!("{whole}/"), ..Found::default() });
+            } else if let Some(len) = xml::text(entry, "getcontentlength").and_then(|len| len.parse().ok()) {
+                let stored_ns = stored(entry);
+                found.push(Found { path: whole, len, stored_ns, tag: tag(entry, stored_ns) });
             }
-        });
-        Ok(Some(found))
+        }
+        Ok(Listed::Found(found))
     }
+
+    /// What lies in one folder.
+    fn folder(&self, path: &str) -> Attempt<Option<Vec<Found>>> {
+        match self.entries(path, "1", LIST_MAX)? {
+            Listed::Found(found) => Ok(Some(found)),
+            Listed::Missing => Ok(None),
+            Listed::Refused => Err(refused(403, "PROPFIND")),
+        }
+    }
+
+    /// Files in all folders below `path`, by one request. `None` if the server, or whoever set it up, does not want that.
+    fn below(&self, path: &str, max: usize) -> Attempt<Option<Vec<Found>>> {
+        if self.shallow.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let found = match self.entries(path, "infinity", max)? {
+            Listed::Found(found) => found,
+            Listed::Missing => return Ok(Some(Vec::new())),
+            Listed::Refused => {
+                self.shallow.store(true, Ordering::Relaxed);
+                return Ok(None);
+            }
+        };
+        let (folders, mut files): (Vec<Found>, Vec<Found>) = found.into_iter().partition(|found| found.path.ends_with('/'));
+        let mut filled: HashSet<&str> = HashSet::new();
+        for path in folders.iter().chain(&files).map(|found| found.path.trim_end_matches('/')) {
+            filled.extend(path.rsplit_once('/').map(|(above, _)| above));
+        }
+        // A folder in which nothing was listed is empty, or the server goes less deep than it was asked to.
+        let bare: Vec<String> = folders
+            .iter()
+            .map(|found| found.path.trim_end_matches('/').to_owned())
+            .filter(|path| !filled.contains(path.as_str()))
+            .collect();
+        for path in bare {
+            if self.folder(&path)?.is_some_and(|found| !found.is_empty()) {
+                self.shallow.store(true, Ordering::Relaxed);
+                return Ok(None);
+            }
+        }
+        files.retain(|found| !found.path.starts_with("lost+found/"));
+        Ok(Some(files))
+    }
+}
+
+/// What came of a list.
+enum Listed {
+    Found(Vec<Found>),
+    Missing,
+    Refused,
+}
+
+/// The path in an entry, without the server and a slash at the end.
+fn href(entry: &str) -> String {
+    let href = xml::text(entry, "href").unwrap_or_default();
+    let path = href.split_once("://").map_or(href.as_str(), |(_, rest)| rest.find('/').map_or("", |at| &rest[at..]));
+    decoded(path.trim_end_matches('/'))
+}
+
+fn is_folder(entry: &str) -> bool {
+    xml::has(entry, "collection")
+}
+
+/// The server's mark of a file: the entity tag if there is one, or when it was stored.
+fn tag(entry: &str, stored_ns: Option<i128>) -> String {
+    let said = xml::text(entry, "getetag").map(|tag| tag.trim_matches('"').to_owned()).filter(|tag| !tag.is_empty());
+    said.or_else(|| stored_ns.map(|at| at.to_string())).unwrap_or_default()
 }
 
 /// When a file was stored.
@@ -170,11 +254,16 @@ impl Backend for WebDav {
     fn put(&self, path: &str, bytes: &[u8]) -> Attempt<Put> {
         let (above, _) = path.rsplit_once('/').map_or(("", path), |(above, name)| (above, name));
         let above = if above.is_empty() { String::new() } else { format!("{above}/") };
-        self.make_folders(&above)?;
         // Under another name first: readers would see the beginning of an object that is still being written.
         let random: [u8; 8] = sys::random().map_err(Failure::lasting)?;
         let unfinished = format!("{above}{}{}", super::UNFINISHED, hex(&random));
-        let answer = self.call("PUT", self.url(&unfinished), Vec::new(), Some(bytes), LIST_MAX)?;
+        let write = || self.call("PUT", self.url(&unfinished), Vec::new(), Some(bytes), LIST_MAX);
+        let mut answer = write()?;
+        if matches!(answer.status, 403 | 404 | 405 | 409 | 500) {
+            // The first object of its folder: 409 by RFC 4918, and whatever else servers say instead.
+            self.make_folders(&above)?;
+            answer = write()?;
+        }
         match answer.status {
             200 | 201 | 204 => (),
             404 | 409 => {
@@ -237,7 +326,19 @@ impl Backend for WebDav {
     }
 
     fn list(&self, folder: &str, _: Option<&str>) -> Attempt<Page> {
-        super::list_folders(folder, DEPTH_MAX, &|path| self.folder(path))
+        match self.below(folder, LIST_MAX)? {
+            Some(found) => Ok(Page { found, next: None }),
+            None => super::list_folders(folder, DEPTH_MAX, &|path| self.folder(path)),
+        }
+    }
+
+    fn glance(&self, folder: &str) -> Attempt<Option<Vec<Found>>> {
+        match self.below(folder, GLANCE_MAX) {
+            Ok(None) => super::glance_folders(folder, DEPTH_MAX, &|path| self.folder(path)),
+            // More than a glance takes.
+            Err(failure) if failure.error.kind() == ErrorKind::Corrupt => Ok(None),
+            other => other,
+        }
     }
 
     fn delete(&self, path: &str) -> Attempt<()> {
