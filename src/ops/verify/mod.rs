@@ -183,6 +183,7 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
     let taken = taken_away(context.vault, &chain, &report.damage, |id| pruned.is_forgotten(id))?;
     report.notices.retain(|notice| taken.iter().all(|f| f.object != notice.object));
     report.damage.extend(taken);
+    report.damage.extend(pruned.taken_away(&chain, Some(context.state))?);
     report.snapshots -= chain.committed.iter().filter(|committed| pruned.is_forgotten(&committed.id)).count() as u64;
     let mut listed = objects::listed(&chain);
     pruned.apply(&mut listed);
@@ -224,7 +225,7 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
     }
     settle(&mut report.damage);
     if report.is_clean() && report.forks.is_empty() {
-        chain::remember(context, &chain, signers);
+        chain::remember(context, &chain, signers, &pruned.newest());
     }
     report.seconds = (context.clock.monotonic() - began).as_secs_f64();
     Ok(report)

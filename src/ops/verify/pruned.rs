@@ -1,13 +1,13 @@
 //! What the owner condemned: it may be there or not, and is no damage either way.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{Digest, Line, SnapshotId},
     ops::verify::Report,
     store::Key,
-    vault::{Finding, Journal, Vault},
+    vault::{Chain, Finding, Journal, StateDir, Vault},
 };
 
 /// The owner's decisions, as far as they say what should be there.
@@ -21,6 +21,7 @@ pub struct Pruned {
     forgotten: HashSet<SnapshotId>,
     /// The decisions themselves.
     decisions: Vec<(Key, Digest)>,
+    journal: Journal,
 }
 
 impl Pruned {
@@ -52,7 +53,31 @@ impl Pruned {
                 Err(e) => return Err(e),
             }
         }
+        pruned.journal = journal;
         Ok(pruned)
+    }
+
+    /// Decisions that somebody saw and that do not count any more: the receipts in `chain`, and what this host remembers.
+    pub fn taken_away(&self, chain: &Chain, state: Option<&StateDir>) -> Result<Vec<Finding>> {
+        let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
+        let named = chain.committed.iter().flat_map(|c| c.receipt.lines.iter().map(|line| (&c.key, Journal::record_at(&line.path))));
+        for (key, name) in named.filter_map(|(key, name)| Some((key, name?))) {
+            if let Some(finding) = self.journal.is_taken_away(name, &format!("the receipt of {key} names it")) {
+                findings.entry(name.to_owned()).or_insert(finding);
+            }
+        }
+        for name in state.map(StateDir::decisions_seen).transpose()?.into_iter().flatten() {
+            let who = "this machine saw it; if the vault was put back on purpose: coffre head --accept";
+            if let Some(finding) = self.journal.is_taken_away(&name, who) {
+                findings.entry(name).or_insert(finding);
+            }
+        }
+        Ok(findings.into_values().collect())
+    }
+
+    /// The newest decisions that count.
+    pub fn newest(&self) -> BTreeSet<String> {
+        self.journal.newest().filter_map(|(_, key)| Journal::record_at(key.as_str()).map(str::to_owned)).collect()
     }
 
     /// Whether the object may be gone.
