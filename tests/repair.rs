@@ -8,6 +8,8 @@ mod binary;
 mod common;
 #[path = "repair/status.rs"]
 mod status;
+#[path = "repair/threads.rs"]
+mod threads;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +25,7 @@ use coffre::{
         verify::Depth,
     },
     store::{Fault, Faulty, Key, Local, Memory, Store},
-    sys::Cancel,
+    sys::{Cancel, SystemClock},
     vault::{self, Way},
 };
 use common::library::{Hooked, Host, Tree, copy_of, identity, noise, objects, temp, write_files};
@@ -71,7 +73,7 @@ impl Subject {
 
 fn repaired(store: &dyn StoreAndClone, from: &[Arc<dyn Store>]) -> repair::Report {
     let cancel = Cancel::default();
-    let context = Context { store: store.shared(), from, owner: None, sink: &Silent, cancel: &cancel };
+    let context = Context { store: store.shared(), from, owner: None, clock: &SystemClock, sink: &Silent, cancel: &cancel, workers: 1 };
     repair::run(&context, &Scope::Everything).unwrap()
 }
 
@@ -214,7 +216,15 @@ fn a_copy_of_another_vault_is_refused() {
     let (subject, other) = (subject(), Host::memory());
     let cancel = Cancel::default();
     let from = [other.vault.store.clone()];
-    let context = Context { store: subject.store.shared(), from: &from, owner: None, sink: &Silent, cancel: &cancel };
+    let context = Context {
+        store: subject.store.shared(),
+        from: &from,
+        owner: None,
+        clock: &SystemClock,
+        sink: &Silent,
+        cancel: &cancel,
+        workers: 1,
+    };
     let e = repair::run(&context, &Scope::Everything).unwrap_err();
     assert!(e.chain().contains("another vault"), "{}", e.chain());
 }
@@ -283,7 +293,8 @@ fn on_a_disk_the_damaged_object_is_replaced_at_once() {
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, &bytes).unwrap();
         let cancel = Cancel::default();
-        let context = Context { store: store.clone(), from: &[], owner: None, sink: &Silent, cancel: &cancel };
+        let context =
+            Context { store: store.clone(), from: &[], owner: None, clock: &SystemClock, sink: &Silent, cancel: &cancel, workers: 1 };
         let report = repair::run(&context, &Scope::Everything).unwrap();
         assert_eq!(report.repaired.len(), 1, "{key}");
         assert!(content(&*store) == whole, "{key}");
@@ -306,7 +317,7 @@ fn a_repair_that_dies_is_taken_up_by_the_next() {
         // This one has no `replace` of its own.
         let by_steps = Arc::new(Hooked { inner: faulty, prefix: "", suffix: "", hook: Mutex::default() });
         let cancel = Cancel::default();
-        let context = Context { store: by_steps, from: &[], owner: None, sink: &Silent, cancel: &cancel };
+        let context = Context { store: by_steps, from: &[], owner: None, clock: &SystemClock, sink: &Silent, cancel: &cancel, workers: 1 };
         let died = repair::run(&context, &Scope::Everything).is_err();
         assert_eq!(repaired(&store, &[]).lost, [], "died at call {n}");
         assert_whole(&store, &subject.whole, &format!("died at call {n}"));

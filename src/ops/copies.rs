@@ -217,7 +217,15 @@ fn check_one(context: &Context, options: &Options, place: &Place, row: &mut Chec
         // One that cannot be reached is no help, and keeps nobody from being helped by the others.
         let others: Vec<Arc<dyn Store>> = others.into_iter().filter(|other| same_vault(context.vault, other).is_ok()).collect();
         let owner = context.state.pinned_owner()?;
-        let work = repair::Context { store: place.store.clone(), from: &others, owner, sink: context.sink, cancel: context.cancel };
+        let work = repair::Context {
+            store: place.store.clone(),
+            from: &others,
+            owner,
+            clock: context.clock,
+            sink: context.sink,
+            cancel: context.cancel,
+            workers: sys::available_cores(),
+        };
         let done = repair::run(&work, &Scope::Everything)?;
         (row.repaired, known) = (done.repaired, done.lost);
     }

@@ -7,6 +7,7 @@ mod foundations;
 mod objects;
 mod redundancy;
 mod source;
+mod survey;
 
 pub use source::{FromSource, from_source};
 
@@ -20,7 +21,7 @@ use crate::{
     format::Config,
     ops::verify::{self, Pruned},
     store::{Key, Store},
-    sys::Cancel,
+    sys::{Cancel, Clock},
     vault::{Finding, SignerList, Vault, read_either, removed_keys},
 };
 
@@ -37,10 +38,14 @@ pub struct Context<'a> {
     pub from: &'a [Arc<dyn Store>],
     /// The owner's public key, if this host knows it.
     pub owner: Option<String>,
+    /// Time.
+    pub clock: &'a dyn Clock,
     /// Where events go.
     pub sink: &'a dyn Sink,
     /// Stops the work.
     pub cancel: &'a Cancel,
+    /// Threads that look for damage; with one, everything is done in the same order each time.
+    pub workers: usize,
 }
 
 /// What is looked at.
@@ -102,7 +107,8 @@ pub struct Report {
 /// # Errors
 /// `NoVault` if neither `VAULT` nor its second copy can be read; `Usage` if a copy is of another vault; what the store says when writing fails.
 ///
-/// Cost: `Scope::Everything` reads everything; a damaged pack takes its size in memory, and 5 MiB.
+/// Cost: `Scope::Everything` reads everything, sidecars too, on all threads, of which each holds 1 MiB and a sidecar; a damaged pack takes its
+/// size in memory, and 5 MiB.
 pub fn run(context: &Context, scope: &Scope) -> Result<Report> {
     let vault = open(context)?;
     let mut report = Report::default();
@@ -125,7 +131,12 @@ pub fn run(context: &Context, scope: &Scope) -> Result<Report> {
         chain.removed = removed_keys(&*vault.store, owner, vault.config.id)?;
     }
     let mut listed = verify::listed(&chain);
-    pruned.apply(&mut listed);
+    let waiting = pruned.apply(&mut listed);
+    if !waiting.is_empty() {
+        // What is left of them is needed by an undelete; what is not there may never have been.
+        let sizes = survey::sizes(&*vault.store)?;
+        listed.extend(waiting.into_iter().filter(|(key, _)| sizes.contains_key(key)));
+    }
     objects::restore(&mut work, &listed, scope)?;
     redundancy::renew(&mut work, &listed, scope)?;
     report.repaired.sort();
