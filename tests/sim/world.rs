@@ -244,6 +244,12 @@ impl World {
             })
     }
 
+    /// Whether this is a whole sidecar where another one was, and the pack that it should belong to is hurt as well: then nothing shows it.
+    pub fn is_swapped_beside_damage(&self, key: &Key) -> bool {
+        let of_hurt = self.hurt.keys().any(|pack| pack.sidecar().as_ref() == Some(key));
+        of_hurt && get_all(&self.disk, key, 1 << 30).is_ok_and(|bytes| Sidecar::decode(&bytes).is_ok_and(|sidecar| sidecar.is_whole))
+    }
+
     /// Whether what is left of an object in `disk`, and what lies beside it, are enough to have it back.
     fn is_mendable(&self, key: &Key, before: &[u8], disk: &Memory) -> bool {
         let disk = objects(disk);
