@@ -154,10 +154,12 @@ fn read_pack(bytes: &[u8]) {
     }
 }
 
-/// Bytes of the pack that is mended: three shards and a bit.
-fn hurt_pack() -> Vec<u8> {
-    (0..50_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
-}
+/// The pack that is mended, three shards and a bit, and its sidecar.
+static MENDED: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
+    let pack: Vec<u8> = (0..50_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let sidecar = sidecar_of(&pack);
+    (pack, sidecar)
+});
 
 fn sidecar_of(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = ParityEncoder::new(5, bytes.len() as u64);
@@ -167,16 +169,16 @@ fn sidecar_of(bytes: &[u8]) -> Vec<u8> {
 
 /// Mends a damaged pack with whatever `bytes` is as its sidecar.
 fn mended_by(bytes: &[u8], hurt: impl Fn(&mut Vec<u8>)) -> bool {
-    let (whole, store) = (hurt_pack(), Memory::default());
-    let key = Key::pack(&digest(&whole));
+    let (whole, store) = (&MENDED.0, Memory::default());
+    let key = Key::pack(&digest(whole));
     let mut left = whole.clone();
     hurt(&mut left);
     store.put(&key, &left).unwrap();
     store.put(&key.sidecar().unwrap(), bytes).unwrap();
     let _ = coffre::vault::is_whole_sidecar(&store, &key);
-    match coffre::vault::mend(&store, &key, &digest(&whole)) {
+    match coffre::vault::mend(&store, &key, &digest(whole)) {
         Ok(mended) => {
-            assert!(mended.bytes == whole, "mended is what it was, byte for byte");
+            assert!(mended.bytes == *whole, "mended is what it was, byte for byte");
             true
         }
         Err(_) => false,
@@ -196,7 +198,7 @@ fn sidecar(bytes: &[u8]) {
 fn mending(bytes: &[u8]) {
     let at = |pair: &[u8], len: usize| usize::from(u16::from_le_bytes([pair[0], pair[1]])) * 7 % len;
     let (of_pack, of_sidecar) = bytes.split_at(bytes.len() / 2);
-    let mut sidecar = sidecar_of(&hurt_pack());
+    let mut sidecar = MENDED.1.clone();
     for hurt in of_sidecar.chunks_exact(3) {
         let at = at(hurt, sidecar.len());
         sidecar[at] ^= hurt[2];
@@ -209,7 +211,7 @@ fn mending(bytes: &[u8]) {
     };
     let is_mended = mended_by(&sidecar, damage);
     let shards: std::collections::BTreeSet<usize> = of_pack.chunks_exact(3).map(|hurt| at(hurt, 50_000) / SHARD_LEN).collect();
-    assert!(is_mended || shards.len() > 2 || sidecar != sidecar_of(&hurt_pack()), "damage within the budget is mended");
+    assert!(is_mended || shards.len() > 2 || sidecar != MENDED.1, "damage within the budget is mended");
 }
 
 fn signature(bytes: &[u8]) {
@@ -358,7 +360,7 @@ fn key_texts() -> Vec<Vec<u8>> {
 
 /// Sidecars: of the pack that is mended, whole and cut, and of another one.
 fn sidecars() -> Vec<Vec<u8>> {
-    let whole = sidecar_of(&hurt_pack());
+    let whole = MENDED.1.clone();
     vec![whole[..300].to_vec(), whole[whole.len() - 300..].to_vec(), sidecar_of(&[1; 100]), whole]
 }
 

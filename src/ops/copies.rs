@@ -115,7 +115,7 @@ fn fill(context: &Context, place: &Place, ledger: (&Proofs, u64), row: &mut Row)
     let name = place.store.describe();
     place.store.list("packs", &mut |key, _| {
         if let Some(pack) = key.digest() {
-            let last = ledger.last(&name, &pack, ProofDepth::Pack);
+            let last = ledger.last(&name, &pack, ProofDepth::Pack, now);
             row.packs += 1;
             row.packs_read += u64::from(last.is_some());
             row.packs_read_lately += u64::from(last.is_some_and(|secs| secs.saturating_add(LATELY_SECS) >= now));

@@ -60,7 +60,7 @@ pub use recipients::{Way, shortened};
 pub use removed::list as removed_keys;
 pub use second::read_either;
 pub use select::{Selector, nearest, select};
-pub use sidecars::{Mended, SIDECAR_LEN_MAX, hash_of, is_damage, is_whole_sidecar, make_sidecar, mend, mend_from};
+pub use sidecars::{Mended, SIDECAR_LEN_MAX, hash_of, is_damage, is_whole_sidecar, make_sidecar, mend, mend_from, mend_together};
 pub use sign::{is_as_made, public_key};
 pub use signers::SignerList;
 pub use snapshots::{Snapshot, from_manifest, judge_snapshot, load_snapshot, sort};
@@ -96,12 +96,16 @@ impl Vault {
     /// `NoVault` if there is none, `Unsupported` if a newer coffre made it.
     pub fn open(store: Arc<dyn Store>) -> Result<Self> {
         let key = Key::fixed("VAULT");
+        // Who is told to make a vault where one lost its VAULT would lose the rest.
+        let mendable = |e: Error| {
+            let second = store::get_all(&*store, &key.second(), PUBLIC_LEN_MAX).and_then(|bytes| Config::decode(&bytes));
+            if second.is_ok() { e.hint("a second copy of VAULT is there, and whole: coffre verify --repair brings it back") } else { e }
+        };
         if store.stat(&key)?.is_none() {
-            return Err(
-                Error::no_vault(format!("no vault at {}", store.describe())).hint("check the path, or make one: coffre --vault PATH init")
-            );
+            let e = Error::no_vault(format!("no vault at {}", store.describe()));
+            return Err(mendable(e.hint("check the path, or make one: coffre --vault PATH init")));
         }
-        let config = Config::decode(&store::get_all(&*store, &key, PUBLIC_LEN_MAX)?)?;
+        let config = Config::decode(&store::get_all(&*store, &key, PUBLIC_LEN_MAX)?).map_err(mendable)?;
         store.hold(config.lock_days);
         Ok(Self { store, config })
     }

@@ -20,13 +20,15 @@ use crate::{
     event::{Event, Sink},
     format::Config,
     ops::verify::{self, Pruned},
-    store::{Key, Store},
+    store::{self, Key, Store},
     sys::{Cancel, Clock},
     vault::{Finding, SignerList, Vault, read_either, removed_keys},
 };
 
 /// Times that receipts may lead to others that are missing.
 const ROUNDS_MAX: usize = 64;
+/// Times that an object is put in place while other repairs take the place where the damaged one is to be kept.
+const ATTEMPTS_MAX: u32 = 10;
 /// Longest `VAULT` looked at, in bytes.
 const CONFIG_LEN_MAX: usize = 64 << 10;
 
@@ -172,8 +174,19 @@ impl Work<'_> {
     fn put(&mut self, key: &Key, bytes: &[u8], how: How) -> Result<()> {
         let store = &*self.context.store;
         let there = store.stat(key)?.is_some();
-        let aside = aside(store, key)?;
-        store.replace(key, bytes, &aside)?;
+        let mut place = aside(store, key)?;
+        for attempt in 1.. {
+            let Err(e) = store.replace(key, bytes, &place) else { break };
+            if store::get_all(store, key, bytes.len()).is_ok_and(|now| now == bytes) {
+                // Another repair was quicker.
+                return Ok(());
+            }
+            if attempt == ATTEMPTS_MAX || store.stat(&place)?.is_none() {
+                return Err(e);
+            }
+            place = aside(store, key)?;
+        }
+        let aside = place;
         let with = match how {
             How::Parity => "by its sidecar",
             How::Copy => "by its second copy",

@@ -10,7 +10,7 @@ use crate::{
         verify::Pruned,
     },
     store::{self, Key, Store},
-    vault::{Finding, Mended, hash_of, is_damage, mend, mend_from},
+    vault::{Finding, Mended, hash_of, is_damage, mend, mend_from, mend_together},
 };
 
 /// Longest object fetched whole, in bytes.
@@ -95,10 +95,17 @@ fn find(work: &Work, key: &Key, wanted: &Digest) -> Result<Found> {
             Err(e) => reasons.push(e.chain()),
         }
     }
-    // Both copies may be hurt in different places.
+    // Copies may be hurt in different places.
     for other in work.context.from.iter().filter(|_| key.sidecar().is_some()) {
         if let Ok(mended) = mend(&**other, key, wanted) {
             return Ok(Ok((mended.bytes, How::Other)));
+        }
+    }
+    if key.sidecar().is_some() && !work.context.from.is_empty() {
+        let stores: Vec<&dyn Store> = [&work.context.store].into_iter().chain(work.context.from).map(|store| &**store).collect();
+        match mend_together(&stores, key, wanted) {
+            Ok(mended) => return Ok(Ok((mended.bytes, How::Other))),
+            Err(e) => reasons.push(e.chain()),
         }
     }
     if reasons.is_empty() {
