@@ -4,97 +4,128 @@
 #![allow(clippy::unwrap_used, unsafe_code)] // a test may stop at the first surprise; counters of the profiler are read in place
 
 use std::{
+    collections::BTreeSet,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     time::Duration,
 };
 
-use coffre::sys::{Clock, SystemClock};
-
-use super::targets::Target;
+use super::{ledger::Sum, targets::Target};
 
 /// Longest input, in bytes.
 const LEN_MAX: usize = 1 << 17;
 /// Inputs that take longer are told.
 const SLOW: Duration = Duration::from_secs(2);
 
+/// Inputs that are tried between two looks at the counters: a look costs as much as a few inputs.
+const BATCH: usize = 32;
+
 /// When to stop.
 #[derive(Clone, Copy)]
 pub enum Until {
     Runs(u64),
-    Time(Duration),
+    /// Processor time of this thread: others may keep the machine busy, or stop it for a while.
+    Cpu(Duration),
 }
 
-/// What a run of one target came to.
-pub struct Outcome {
-    pub runs: u64,
-    pub corpus: usize,
-    pub places: usize,
-    pub failures: Vec<PathBuf>,
+/// Where inputs are, and what is done with those that lead somewhere new.
+pub struct Places {
+    /// Below it `corpora/TARGET` and `crashes/TARGET`.
+    pub dir: PathBuf,
+    pub keep: bool,
 }
 
-fn folder(kind: &str, target: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(kind).join(target)
+impl Places {
+    fn write(&self, kind: &str, target: &str, input: &[u8]) -> PathBuf {
+        let path = self.dir.join(kind).join(target).join(coffre::format::digest(input).short());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, input).unwrap();
+        path
+    }
+
+    fn kept(&self, target: &str) -> Vec<Vec<u8>> {
+        let files = fs::read_dir(self.dir.join("corpora").join(target)).into_iter().flatten().map(|e| e.unwrap().path());
+        files.collect::<BTreeSet<_>>().iter().map(|path| fs::read(path).unwrap()).collect()
+    }
 }
 
-/// Fuzzes one target.
-pub fn fuzz(target: &Target, seed: u64, until: Until, keep: bool) -> Outcome {
-    let (name, run, seeds) = target;
-    let mut corpus = seeds();
-    let mut files: Vec<PathBuf> = fs::read_dir(folder("corpora", name)).into_iter().flatten().map(|e| e.unwrap().path()).collect();
-    files.sort();
-    corpus.extend(files.iter().map(|path| fs::read(path).unwrap()));
-    corpus.push(Vec::new());
-    let (mut dice, mut coverage) = (Dice(seed | 1), Coverage::default());
-    let mut outcome = Outcome { runs: 0, corpus: 0, places: 0, failures: Vec::new() };
-    let began = SystemClock.monotonic();
-    let mut next = corpus.clone().into_iter();
-    loop {
-        let (input, is_given) = match next.next() {
-            Some(input) => (input, true),
-            None => (changed(&corpus, &mut dice), false),
-        };
+/// The inputs that stay in the project.
+fn project() -> Places {
+    Places { dir: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz")), keep: false }
+}
+
+/// What one target has to do, and has done.
+struct Run<'a> {
+    target: &'a Target,
+    places: &'a Places,
+    outcome: Sum,
+    crashes: Vec<PathBuf>,
+}
+
+impl Run<'_> {
+    fn try_one(&mut self, input: &[u8]) {
+        let (name, run, _) = self.target;
         let before = busy();
-        let ended = catch_unwind(AssertUnwindSafe(|| run(&input)));
-        outcome.runs += 1;
+        let ended = catch_unwind(AssertUnwindSafe(|| run(input)));
+        self.outcome.runs += 1;
         let took = busy().saturating_sub(before);
         if ended.is_err() || took > SLOW {
-            let path = folder("crashes", name).join(coffre::format::digest(&input).short());
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, &input).unwrap();
-            eprintln!(
-                "{name}: {} bytes in {} {}",
-                input.len(),
-                path.display(),
-                if ended.is_err() { "make it panic" } else { "take too long" }
-            );
-            outcome.failures.push(path);
-            if outcome.failures.len() > 10 {
-                break;
-            }
-        }
-        if coverage.is_new() && !is_given {
-            if keep {
-                let path = folder("corpora", name).join(coffre::format::digest(&input).short());
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, &input).unwrap();
-            }
-            corpus.push(input);
-        }
-        let is_over = match until {
-            Until::Runs(n) => outcome.runs >= n,
-            Until::Time(time) => outcome.runs.is_multiple_of(64) && SystemClock.monotonic() - began > time,
-        };
-        if is_over && next.len() == 0 {
-            break;
+            let path = self.places.write("crashes", name, input);
+            let what = if ended.is_err() { "make it panic" } else { "take too long" };
+            eprintln!("{name}: {} bytes in {} {what}", input.len(), path.display());
+            self.outcome.failures += 1;
+            self.crashes.push(path);
         }
     }
-    (outcome.corpus, outcome.places) = (corpus.len(), coverage.places());
-    outcome
 }
 
-/// Processor time that this thread took so far: others may keep the machine busy.
+/// Fuzzes one target. Tells `told` every 20 s of processor time, and at the end, what came since it was told last. Returns inputs that failed.
+pub fn fuzz(target: &Target, seed: u64, until: Until, places: &Places, mut told: impl FnMut(&Sum)) -> Vec<PathBuf> {
+    let mut corpus = (target.2)();
+    corpus.extend(project().kept(target.0));
+    corpus.extend(places.kept(target.0));
+    corpus.push(Vec::new());
+    let (mut dice, mut coverage) = (Dice(seed | 1), Coverage::default());
+    let mut run = Run { target, places, outcome: Sum::default(), crashes: Vec::new() };
+    let (began, mut told_at, mut runs) = (busy(), busy(), 0);
+    for input in corpus.clone() {
+        run.try_one(&input);
+    }
+    coverage.all_reached();
+    loop {
+        let inputs: Vec<Vec<u8>> = (0..BATCH).map(|_| changed(&corpus, &mut dice)).collect();
+        inputs.iter().for_each(|input| run.try_one(input));
+        if coverage.reached_new() {
+            // Somewhere in the batch: those that get there again, one by one, are kept.
+            for input in inputs {
+                let _ = catch_unwind(AssertUnwindSafe(|| (target.1)(&input)));
+                if coverage.again() {
+                    if places.keep {
+                        places.write("corpora", target.0, &input);
+                    }
+                    corpus.push(input);
+                }
+            }
+        }
+        let is_over = run.crashes.len() > 10
+            || match until {
+                Until::Runs(n) => runs + run.outcome.runs >= n,
+                Until::Cpu(time) => busy() - began >= time,
+            };
+        if is_over || busy() - told_at > Duration::from_secs(20) {
+            (run.outcome.cpu, run.outcome.places) = (busy() - told_at, coverage.places());
+            told(&run.outcome);
+            (runs, told_at) = (runs + run.outcome.runs, busy());
+            run.outcome = Sum::default();
+        }
+        if is_over {
+            return run.crashes;
+        }
+    }
+}
+
+/// Processor time that this thread took so far.
 fn busy() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
@@ -155,9 +186,13 @@ impl Dice {
     }
 }
 
-/// Places in the code that were reached so far.
+/// Places in the code that were reached so far. Counters are never set back but those just found, so a look only reads.
 #[derive(Default)]
-struct Coverage(Vec<bool>);
+struct Coverage {
+    seen: Vec<bool>,
+    /// Places that the last batch reached first, until an input that does is found again.
+    new: Vec<usize>,
+}
 
 #[cfg(fuzz_coverage)]
 unsafe extern "C" {
@@ -165,33 +200,46 @@ unsafe extern "C" {
     fn __llvm_profile_end_counters() -> *mut u64;
 }
 
+#[cfg(fuzz_coverage)]
+fn counters() -> &'static mut [u64] {
+    // SAFETY: the profiler's own bounds of its counters, which nobody else writes while this only thread looks at them.
+    unsafe {
+        let (begin, end) = (__llvm_profile_begin_counters(), __llvm_profile_end_counters());
+        std::slice::from_raw_parts_mut(begin, end.offset_from(begin) as usize)
+    }
+}
+
+#[cfg(not(fuzz_coverage))]
+fn counters() -> &'static mut [u64] {
+    &mut []
+}
+
 impl Coverage {
-    /// Whether the last input reached a place that none had reached before.
-    #[cfg(fuzz_coverage)]
-    fn is_new(&mut self) -> bool {
-        // SAFETY: the profiler's own bounds of its counters, which nobody else writes while this only thread reads them.
-        let counters = unsafe {
-            let (begin, end) = (__llvm_profile_begin_counters(), __llvm_profile_end_counters());
-            std::slice::from_raw_parts_mut(begin, end.offset_from(begin) as usize)
-        };
-        self.0.resize(counters.len(), false);
-        let mut new = false;
-        for (counter, seen) in counters.iter_mut().zip(&mut self.0) {
-            if *counter != 0 {
-                new |= !*seen;
-                *seen = true;
-                *counter = 0;
-            }
-        }
-        new
+    /// Takes everything that was reached so far as known.
+    fn all_reached(&mut self) {
+        self.seen = counters().iter().map(|counter| *counter != 0).collect();
     }
 
-    #[cfg(not(fuzz_coverage))]
-    fn is_new(&mut self) -> bool {
-        false
+    /// Whether something was reached that never was; sets its counters back.
+    fn reached_new(&mut self) -> bool {
+        let counters = counters();
+        self.new = (0..counters.len()).filter(|n| counters[*n] != 0 && !self.seen[*n]).collect();
+        self.new.iter().for_each(|n| counters[*n] = 0);
+        !self.new.is_empty()
+    }
+
+    /// Whether one of those was reached again; those are known from now on.
+    fn again(&mut self) -> bool {
+        let (counters, before) = (counters(), self.new.len());
+        let seen = &mut self.seen;
+        self.new.retain(|n| {
+            seen[*n] = counters[*n] != 0;
+            !seen[*n]
+        });
+        self.new.len() < before
     }
 
     fn places(&self) -> usize {
-        self.0.iter().filter(|seen| **seen).count()
+        self.seen.iter().filter(|seen| **seen).count()
     }
 }

@@ -1,39 +1,46 @@
 //! What is fuzzed: every decoder, and the way from a pack file to bytes. A target panics if something is wrong.
 #![allow(clippy::unwrap_used)] // a target may stop at the first surprise
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use coffre::{
     format::{
-        ChunkId, ChunkList, Config, Digest, DomainId, HEADER_LEN, HeadText, Manifest, Node, PackIndex, PackKind, Receipt, Segment, Signers,
-        SnapshotKey, Stats, TRAILER_LEN, Trailer, VaultId, check_header, digest, encode_header, encode_tail, parse_index,
+        ChunkId, ChunkList, Config, Decision, Digest, DomainId, GcRecord, HEADER_LEN, HeadText, Manifest, Node, PackIndex, PackKind,
+        Receipt, SHARD_LEN, Segment, Sidecar, Signers, SnapshotId, SnapshotKey, Stats, TRAILER_LEN, Trailer, VaultId, check_header, digest,
+        encode_header, encode_tail, parse_index,
     },
-    pack::{self, PackReader, Unwrap, identity_from_bytes},
+    pack::{self, PackReader, ParityEncoder, Unwrap, identity_from_bytes},
     store::{Key, Memory, Store},
-    vault::{OwnerKeys, SealerKeys, Selector, Unlocking},
+    vault::{OwnerKeys, SealerKeys, Selector, SignerList, Unlocking},
 };
 
 /// Name, what it does with bytes, and bytes to begin with.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
+/// Those first whose bytes anybody can write who can write to a store.
 pub const TARGETS: &[Target] = &[
-    ("config", config, || vec![Config::new(VaultId([7; 16])).encode()]),
+    ("pack_file", pack_file, || golden("packs/")),
+    ("sidecar", sidecar, sidecars),
+    ("mending", mending, || vec![vec![], vec![0, 1, 2, 3, 4, 5, 6, 7, 8, 9], vec![255; 40]]),
     ("receipt", receipt, receipts),
     ("signers", signers, || golden("signers/")),
-    ("manifest", manifest, || vec![a_manifest().encode()]),
-    ("node", node, nodes),
-    ("chunk_list", chunk_list, || vec![vec![3; 36 * 3]]),
+    ("signature", signature, || [golden("snaps/"), golden("signers/")].concat()),
+    ("gc_record", gc_record, gc_records),
+    ("config", config, || vec![Config::new(VaultId([7; 16])).encode()]),
+    ("age_file", age_file, || golden("")),
+    ("pack_content", pack_content, || vec![pack_plain()]),
     ("index", index, || vec![index_body(), pack_plain()]),
     ("trailer", trailer, || vec![pack_plain()]),
     ("segment", segment, || vec![segment_plain()]),
+    ("node", node, nodes),
+    ("manifest", manifest, || vec![a_manifest().encode()]),
+    ("chunk_list", chunk_list, || vec![vec![3; 36 * 3]]),
+    ("frame", frame, || vec![pack::compress(&[b'a'; 5000]).unwrap(), pack::compress(b"").unwrap()]),
     ("keys", keys, key_texts),
     ("names", names, || {
         ["snaps/web-1/0000000001.b3.sig", "packs/ab/x.age", "latest~2", "2025-11-08T03:00", "3 days ago"].map(|s| s.into()).to_vec()
     }),
-    ("age_file", age_file, || golden("")),
-    ("frame", frame, || vec![pack::compress(&[b'a'; 5000]).unwrap(), pack::compress(b"").unwrap()]),
-    ("pack_file", pack_file, || golden("packs/")),
-    ("pack_content", pack_content, || vec![pack_plain()]),
+    ("typed", typed, typed_texts),
 ];
 
 /// A value that was read is written and read as the same.
@@ -144,6 +151,97 @@ fn read_pack(bytes: &[u8]) {
                 assert_eq!(raw.len(), at.raw_len as usize, "a frame is as long as its index says");
             }
         }
+    }
+}
+
+/// The pack that is mended, three shards and a bit, and its sidecar.
+static MENDED: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
+    let pack: Vec<u8> = (0..50_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let sidecar = sidecar_of(&pack);
+    (pack, sidecar)
+});
+
+fn sidecar_of(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = ParityEncoder::new(5, bytes.len() as u64);
+    encoder.update(bytes);
+    encoder.finish().unwrap()
+}
+
+/// Mends a damaged pack with whatever `bytes` is as its sidecar.
+fn mended_by(bytes: &[u8], hurt: impl Fn(&mut Vec<u8>)) -> bool {
+    let (whole, store) = (&MENDED.0, Memory::default());
+    let key = Key::pack(&digest(whole));
+    let mut left = whole.clone();
+    hurt(&mut left);
+    store.put(&key, &left).unwrap();
+    store.put(&key.sidecar().unwrap(), bytes).unwrap();
+    let _ = coffre::vault::is_whole_sidecar(&store, &key);
+    match coffre::vault::mend(&store, &key, &digest(whole)) {
+        Ok(mended) => {
+            assert!(mended.bytes == *whole, "mended is what it was, byte for byte");
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+fn sidecar(bytes: &[u8]) {
+    if let Ok(sidecar) = Sidecar::decode(bytes) {
+        // Shards of nonsense, as many as it says: bounded by what there is of the sidecar.
+        assert!(sidecar.shape.object_len <= 1 << 30, "an object is never longer than its shards can be");
+        assert!((0..sidecar.shape.recovery).all(|n| sidecar.recovery(n).is_none_or(|shard| shard.len() == SHARD_LEN)));
+    }
+    mended_by(bytes, |pack| pack[20_000] ^= 1);
+}
+
+/// Damage to a pack and its own sidecar, as the bytes say: pairs of a place and a value. Two damaged shards of the four can be mended.
+fn mending(bytes: &[u8]) {
+    let at = |pair: &[u8], len: usize| usize::from(u16::from_le_bytes([pair[0], pair[1]])) * 7 % len;
+    let (of_pack, of_sidecar) = bytes.split_at(bytes.len() / 2);
+    let mut sidecar = MENDED.1.clone();
+    for hurt in of_sidecar.chunks_exact(3) {
+        let at = at(hurt, sidecar.len());
+        sidecar[at] ^= hurt[2];
+    }
+    let damage = |pack: &mut Vec<u8>| {
+        for hurt in of_pack.chunks_exact(3) {
+            let at = at(hurt, pack.len());
+            pack[at] ^= hurt[2];
+        }
+    };
+    let is_mended = mended_by(&sidecar, damage);
+    let shards: std::collections::BTreeSet<usize> = of_pack.chunks_exact(3).map(|hurt| at(hurt, 50_000) / SHARD_LEN).collect();
+    assert!(is_mended || shards.len() > 2 || sidecar != MENDED.1, "damage within the budget is mended");
+}
+
+fn signature(bytes: &[u8]) {
+    let _ = coffre::vault::is_as_made(bytes);
+    let (signers, place, receipt, signature) = &*SIGNED;
+    if coffre::vault::check_receipt(signers, place, receipt, bytes).is_ok() {
+        // Readers are more lenient than writers, so the text may be another; what it says is not.
+        assert!(bytes.len() >= signature.len() - 10, "the signature that was made, or another one by the same key");
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        if let Some(key) = coffre::vault::public_key(text) {
+            assert_eq!(coffre::vault::public_key(&key).as_ref(), Some(&key), "a key that was read and written");
+        }
+        let _ = coffre::format::dearmor(text).is_ok();
+    }
+}
+
+fn gc_record(bytes: &[u8]) {
+    if let Ok(record) = GcRecord::decode(bytes, VaultId([7; 16])) {
+        again(record, |record| record.encode(VaultId([7; 16])), |bytes| GcRecord::decode(bytes, VaultId([7; 16])));
+    }
+}
+
+/// What people type or paste.
+fn typed(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let _ = (coffre::vault::Token::decode(text).is_ok(), coffre::vault::Way::parse(text).is_ok());
+    let _ = (coffre::vault::Expected::parse(text).is_some(), HeadText::parse(text).is_some());
+    if let Ok(blocks) = coffre::format::dearmor(text) {
+        assert!(blocks.iter().all(|(_, block)| block.len() <= text.len()));
     }
 }
 
@@ -258,4 +356,49 @@ fn key_texts() -> Vec<Vec<u8>> {
     let owner = OwnerKeys::generate(VaultId([7; 16])).unwrap();
     let sealer = owner.new_sealer("host1").unwrap();
     vec![owner.encode().as_bytes().to_vec(), sealer.encode().as_bytes().to_vec()]
+}
+
+/// Sidecars: of the pack that is mended, whole and cut, and of another one.
+fn sidecars() -> Vec<Vec<u8>> {
+    let whole = MENDED.1.clone();
+    vec![whole[..300].to_vec(), whole[whole.len() - 300..].to_vec(), sidecar_of(&[1; 100]), whole]
+}
+
+/// The signers of the golden vault, and a receipt with its signature.
+static SIGNED: LazyLock<(SignerList, SnapshotKey, Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
+    let store = coffre::store::Local::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/vaults/v1/vault"));
+    let place = SnapshotKey { sealer: "host1".to_owned(), seq: 1 };
+    let get = |key: &Key| coffre::store::get_all(&store, key, 1 << 20).unwrap();
+    let receipt = Key::receipt(&place);
+    let signature = Key::parse(&format!("{receipt}.sig")).unwrap();
+    (SignerList::load(&store, None).unwrap(), place.clone(), get(&receipt), get(&signature))
+});
+
+fn gc_records() -> Vec<Vec<u8>> {
+    let (key, id) = (SnapshotKey { sealer: "host1".to_owned(), seq: 7 }, SnapshotId::from_bytes([5; 32]));
+    let (list, name) = (Digest::from_bytes([6; 32]), GcRecord::name(3, b"3"));
+    let decisions = vec![
+        Decision::After(name.clone()),
+        Decision::Forget(key.clone(), id),
+        Decision::Undelete(key.clone(), id),
+        Decision::Pin(key.clone(), id),
+        Decision::Unpin(key.clone(), id),
+        Decision::Gone(key, id),
+        Decision::Condemn { list, fresh: None, grace_secs: 14 * 86_400 },
+        Decision::Condemn { list, fresh: Some(list), grace_secs: 0 },
+        Decision::Settled(name),
+        Decision::Spare("packs/ab/x.age".to_owned()),
+        Decision::Loose("index/x.age".to_owned()),
+        Decision::Delete(list),
+    ];
+    vec![GcRecord { time_ns: 1_764_000_000_000_000_000, decisions }.encode(VaultId([7; 16]))]
+}
+
+fn typed_texts() -> Vec<Vec<u8>> {
+    let token = format!("coffre-enroll-1:{}:web2:{}:{}", "07".repeat(16), "2a".repeat(32), "A".repeat(68));
+    let key = identity_from_bytes(&[42; 32]).to_public().to_string();
+    let armored = coffre::format::armor(&golden("keys/").pop().unwrap_or_default());
+    [&token, &key, &armored, "s3://bucket/path?endpoint=http://x:1&region=y", "sftp://me@host:22/~/vault", "webdav+http://h/x"]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
 }

@@ -4,6 +4,8 @@
 mod common;
 #[path = "forget/decisions.rs"]
 mod decisions;
+#[path = "forget/floods.rs"]
+mod floods;
 #[path = "forget/screen.rs"]
 mod screen;
 

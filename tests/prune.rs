@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // a test may stop at the first surprise
 
 mod common;
+#[path = "prune/figures.rs"]
+mod figures;
 #[path = "prune/owners.rs"]
 mod owners;
 #[path = "prune/plans.rs"]

@@ -8,6 +8,8 @@ mod binary;
 mod common;
 #[path = "repair/status.rs"]
 mod status;
+#[path = "repair/threads.rs"]
+mod threads;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,8 +25,8 @@ use coffre::{
         verify::Depth,
     },
     store::{Fault, Faulty, Key, Local, Memory, Store},
-    sys::Cancel,
-    vault::{self, Way},
+    sys::{Cancel, SystemClock},
+    vault::{self, Vault, Way},
 };
 use common::library::{Hooked, Host, Tree, copy_of, identity, noise, objects, temp, write_files};
 use proptest::prelude::*;
@@ -71,7 +73,7 @@ impl Subject {
 
 fn repaired(store: &dyn StoreAndClone, from: &[Arc<dyn Store>]) -> repair::Report {
     let cancel = Cancel::default();
-    let context = Context { store: store.shared(), from, owner: None, sink: &Silent, cancel: &cancel };
+    let context = Context { store: store.shared(), from, owner: None, clock: &SystemClock, sink: &Silent, cancel: &cancel, workers: 1 };
     repair::run(&context, &Scope::Everything).unwrap()
 }
 
@@ -194,7 +196,7 @@ fn damage_beyond_the_budget_is_named_and_nothing_is_touched_until_another_copy_h
     let subject = subject();
     let pack = subject.pack();
     let (store, other) = (copy_of(&subject.store), copy_of(&subject.store));
-    for (store, shards) in [(&store, [1, 5, 9, 13, 17]), (&other, [2, 5, 10, 14, 18])] {
+    for (store, shards) in [(&store, [1, 5, 9, 13, 17]), (&other, [1, 5, 9, 13, 18])] {
         store.damage(&pack, |bytes| shards.iter().for_each(|n| bytes[n * SHARD_LEN] ^= 1));
     }
     let before = objects(&store);
@@ -204,7 +206,15 @@ fn damage_beyond_the_budget_is_named_and_nothing_is_touched_until_another_copy_h
     assert_eq!(objects(&store), before);
     // A copy that is as damaged as this one does not help, a damaged one that can mend itself does.
     assert_eq!(repaired(&store, &[Arc::new(other.clone())]).lost.len(), 1);
-    other.damage(&pack, |bytes| [2, 5, 10].iter().for_each(|n| bytes[n * SHARD_LEN] ^= 1));
+    // Three copies, each beyond mending and each elsewhere, are put together: four shards are bad in all of two, three in all of three.
+    let third = copy_of(&subject.store);
+    third.damage(&pack, |bytes| [1, 5, 9, 20, 21].iter().for_each(|n| bytes[n * SHARD_LEN] ^= 1));
+    third.damage(&pack.sidecar().unwrap(), |bytes| bytes.truncate(40));
+    let together = copy_of(&store);
+    let report = repaired(&together, &[Arc::new(other.clone()), Arc::new(third)]);
+    assert_eq!((report.lost, report.repaired.len(), report.repaired[0].how), (vec![], 1, How::Other));
+    assert_whole(&together, &subject.whole, "from three copies");
+    other.damage(&pack, |bytes| [5, 9].iter().for_each(|n| bytes[n * SHARD_LEN] ^= 1));
     assert_eq!(repaired(&store, &[Arc::new(other)]).lost, []);
     assert_whole(&store, &subject.whole, "from a damaged copy");
 }
@@ -214,7 +224,15 @@ fn a_copy_of_another_vault_is_refused() {
     let (subject, other) = (subject(), Host::memory());
     let cancel = Cancel::default();
     let from = [other.vault.store.clone()];
-    let context = Context { store: subject.store.shared(), from: &from, owner: None, sink: &Silent, cancel: &cancel };
+    let context = Context {
+        store: subject.store.shared(),
+        from: &from,
+        owner: None,
+        clock: &SystemClock,
+        sink: &Silent,
+        cancel: &cancel,
+        workers: 1,
+    };
     let e = repair::run(&context, &Scope::Everything).unwrap_err();
     assert!(e.chain().contains("another vault"), "{}", e.chain());
 }
@@ -283,7 +301,8 @@ fn on_a_disk_the_damaged_object_is_replaced_at_once() {
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, &bytes).unwrap();
         let cancel = Cancel::default();
-        let context = Context { store: store.clone(), from: &[], owner: None, sink: &Silent, cancel: &cancel };
+        let context =
+            Context { store: store.clone(), from: &[], owner: None, clock: &SystemClock, sink: &Silent, cancel: &cancel, workers: 1 };
         let report = repair::run(&context, &Scope::Everything).unwrap();
         assert_eq!(report.repaired.len(), 1, "{key}");
         assert!(content(&*store) == whole, "{key}");
@@ -306,7 +325,7 @@ fn a_repair_that_dies_is_taken_up_by_the_next() {
         // This one has no `replace` of its own.
         let by_steps = Arc::new(Hooked { inner: faulty, prefix: "", suffix: "", hook: Mutex::default() });
         let cancel = Cancel::default();
-        let context = Context { store: by_steps, from: &[], owner: None, sink: &Silent, cancel: &cancel };
+        let context = Context { store: by_steps, from: &[], owner: None, clock: &SystemClock, sink: &Silent, cancel: &cancel, workers: 1 };
         let died = repair::run(&context, &Scope::Everything).is_err();
         assert_eq!(repaired(&store, &[]).lost, [], "died at call {n}");
         assert_whole(&store, &subject.whole, &format!("died at call {n}"));
@@ -314,6 +333,58 @@ fn a_repair_that_dies_is_taken_up_by_the_next() {
             assert!(n > 50, "{n} calls");
             break;
         }
+    }
+}
+
+// The second one found that the first had kept the damaged object already, and gave up with `File exists`.
+#[test]
+fn two_repairs_at_once_both_succeed() {
+    let subject = subject();
+    for round in 0..10 {
+        let (_guard, dir) = temp();
+        let store: Arc<dyn Store> = Arc::new(Local::new(dir.join("vault")));
+        for (key, bytes) in &subject.whole {
+            let mut bytes = bytes.clone();
+            if ["packs/", "snaps/", "index/"].iter().any(|folder| key.as_str().starts_with(folder)) {
+                let at = bytes.len() / 2;
+                bytes[at] ^= 4;
+            }
+            store.put(key, &bytes).unwrap();
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let cancel = Cancel::default();
+                    let context = Context {
+                        store: store.clone(),
+                        from: &[],
+                        owner: None,
+                        clock: &SystemClock,
+                        sink: &Silent,
+                        cancel: &cancel,
+                        workers: 2,
+                    };
+                    assert_eq!(repair::run(&context, &Scope::Everything).unwrap().lost, [], "round {round}");
+                });
+            }
+        });
+        assert!(content(&*store) == subject.whole, "round {round}");
+    }
+}
+
+#[test]
+fn a_vault_without_its_first_file_is_not_taken_for_none() {
+    let subject = subject();
+    let key = Key::fixed("VAULT");
+    let opened = |store: &Memory| Vault::open(Arc::new(store.clone())).err().unwrap().hint_text().unwrap_or_default().to_owned();
+    let hurts: [fn(&Memory, &Key); 2] =
+        [|store, key| store.delete(key).unwrap(), |store, key| assert!(store.damage(key, |bytes| bytes.clear()))];
+    for hurt in hurts {
+        let store = copy_of(&subject.store);
+        hurt(&store, &key);
+        assert!(opened(&store).contains("coffre verify --repair"));
+        store.delete(&key.second()).unwrap();
+        assert!(!opened(&store).contains("repair"));
     }
 }
 

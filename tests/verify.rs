@@ -18,7 +18,10 @@ use coffre::{
     error::ErrorKind,
     event::Event,
     format::PackKind,
-    ops::verify::{self, Depth, Extent, Sample},
+    ops::{
+        audit,
+        verify::{self, Depth, Extent, Sample},
+    },
     store::{Fault, Faulty, Key, Memory, list_all},
     vault::StateDir,
 };
@@ -115,8 +118,9 @@ fn a_wish_to_stop_is_heard() {
 }
 
 #[test]
-fn verify_is_clean_while_others_seal() {
+fn verify_and_audit_are_clean_while_others_seal() {
     let (_guard, dir) = temp();
+    let (_nothing, nothing) = temp();
     let host = Host::memory();
     write_files(&dir, &[("a", &noise(100_000, 0))]);
     host.seal(&[&dir]).unwrap();
@@ -133,6 +137,12 @@ fn verify_is_clean_while_others_seal() {
         let mut rounds = 0;
         while !done.load(Ordering::SeqCst) || rounds == 0 {
             watcher.assert_clean_after(&format!("round {rounds}"));
+            // On the machine that stores the vault: it remembers nothing.
+            let Host { vault, clock, told, cancel, .. } = &watcher;
+            let state = &StateDir::new(&nothing, vault.config.id);
+            let audited =
+                audit::run(&audit::Context { vault, owner: None, state, expect: &[], clock, sink: told, cancel, workers: 1 }).unwrap();
+            assert_eq!(audited.findings, [], "round {rounds}");
             rounds += 1;
         }
     });
@@ -297,4 +307,7 @@ fn samples_go_round_the_vault_and_what_was_read_lately_is_not_due() {
     assert_eq!((read(None, 30), read(None, 0)), (0, packs as u64));
     assert!(read(Some(Sample::Percent(50.0)), 0) < packs as u64);
     assert_eq!(read(Some(Sample::Time(std::time::Duration::ZERO)), 0), 0);
+    // The clock was ahead, and is put right: what it said then does not keep a pack from being due.
+    host.clock.ahead_ns.store(0, Ordering::SeqCst);
+    assert_eq!((read(None, 30), read(None, 30)), (packs as u64, 0));
 }

@@ -15,6 +15,9 @@ use crate::{
 /// Proofs kept; at about 70 bytes each, and one or two a pack.
 const PROOFS_MAX: usize = 4_000_000;
 
+/// What a clock may be ahead of itself later, in seconds: it is put right by so much without anybody noticing.
+const AHEAD_SECS_MAX: u64 = 3600;
+
 /// How deep a pack was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProofDepth {
@@ -57,7 +60,8 @@ impl Proofs {
         let mut all = Self::load(dir)?;
         for (key, secs) in &self.last {
             let last = all.last.entry(*key).or_insert(*secs);
-            *last = (*last).max(*secs);
+            // One from the future was noted by a clock that has been put right since.
+            *last = if *last > secs.saturating_add(AHEAD_SECS_MAX) { *secs } else { (*last).max(*secs) };
         }
         let failed = |e| Error::io("cannot keep the proof ledger", e);
         sys::create_private_dir(dir).map_err(failed)?;
@@ -71,9 +75,11 @@ impl Proofs {
         }
     }
 
-    /// When a pack was last read at least so deep in the copy at `place`, in seconds since 1970.
-    pub fn last(&self, place: &str, pack: &Digest, depth: ProofDepth) -> Option<u64> {
-        self.last.get(&(copy_name(place), start(pack), depth)).copied()
+    /// When a pack was last read at least so deep in the copy at `place`, in seconds since 1970. What lies after `now_secs` says nothing: the
+    /// clock was ahead, and a pack would not be due for as long as it was.
+    pub fn last(&self, place: &str, pack: &Digest, depth: ProofDepth, now_secs: u64) -> Option<u64> {
+        let last = self.last.get(&(copy_name(place), start(pack), depth)).copied();
+        last.filter(|secs| *secs <= now_secs.saturating_add(AHEAD_SECS_MAX))
     }
 
     fn text(&self) -> String {
@@ -118,11 +124,21 @@ mod tests {
         new.note("/there", &b, ProofDepth::Pack, 50);
         new.save(dir.path()).unwrap();
         let all = Proofs::load(dir.path()).unwrap();
-        let asked = |place, pack| [ProofDepth::Pack, ProofDepth::Chunks].map(|depth| all.last(place, pack, depth));
+        let asked = |place, pack| [ProofDepth::Pack, ProofDepth::Chunks].map(|depth| all.last(place, pack, depth, 200));
         assert_eq!(asked("/here", &a), [Some(200), Some(100)]);
         assert_eq!(asked("/here", &b), [Some(100), None]);
         assert_eq!(asked("/there", &b), [Some(50), None]);
         assert_eq!(asked("/there", &a), [None, None]);
+        // A clock that was years ahead is put right.
+        let mut ahead = Proofs::default();
+        ahead.note("/here", &b, ProofDepth::Pack, 1_000_000);
+        ahead.save(dir.path()).unwrap();
+        let last = |secs| Proofs::load(dir.path()).unwrap().last("/here", &b, ProofDepth::Pack, secs);
+        assert_eq!((last(300), last(1_000_000)), (None, Some(1_000_000)));
+        let mut right = Proofs::default();
+        right.note("/here", &b, ProofDepth::Pack, 300);
+        right.save(dir.path()).unwrap();
+        assert_eq!(last(300), Some(300));
         assert_eq!(Proofs::parse("nonsense\nab cd ef\n"), Proofs::default());
     }
 }

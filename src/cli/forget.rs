@@ -1,21 +1,24 @@
 //! `coffre forget`, `coffre undelete`, `coffre pin`, `coffre unpin`.
 
 use crate::{
-    cli::{Run, keys, output},
+    cli::{Opened, Run, keys, output},
     error::{Error, Result},
     ops::{
+        decided,
         forget::{self, GroupBy, Options, Policy, Report, Row},
         pins, undelete,
     },
     sys::{Calendar, parse_span},
-    vault::Selector,
+    vault::{OwnerKeys, Selector},
 };
 
 /// Forget snapshots that no rule keeps, or that are named.
 ///
 /// Needs an owner's key. Nothing is deleted yet. A forgotten snapshot is no longer listed, mounted or meant by `latest`; `coffre prune` frees
 /// its space after a grace time, and until then `coffre undelete` brings it back. Rules count the snapshots of each group by themselves, newest first, and a snapshot stays if any rule keeps it.
-/// A snapshot whose host had a false clock, or that came in a flood, never pushes out another one.
+/// A snapshot whose host had a false clock, or that came in a flood, never pushes out another one. And whatever a host seals, and whatever it
+/// says of the time, it pushes out no more than one hour, day, week an hour, day, week: rules count once by the times that hosts tell, and once
+/// by when the store got the snapshots, and what either keeps is kept.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   coffre forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run
@@ -23,10 +26,10 @@ use crate::{
   coffre forget --keep-last 1 --host old-laptop
   coffre forget 1a2b3c4d latest~3")]
 pub struct ForgetArgs {
-    /// Snapshots to forget, by name: an id, `latest~2`, a time
+    /// Snapshots to forget, by name: an id, `latest~2`, a time, a place such as `host1/41`
     #[arg(value_name = "SNAP", conflicts_with_all = ["keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within", "keep_tag", "host"])]
     snapshots: Vec<String>,
-    /// Keep the newest N
+    /// Keep the newest N, and the newest of each of the last N days that have any: so nobody pushes out days by sealing often
     #[arg(long, value_name = "N")]
     keep_last: Option<usize>,
     /// Keep the newest of each of the last N hours that have any
@@ -50,7 +53,7 @@ pub struct ForgetArgs {
     /// Keep what has this tag (repeatable)
     #[arg(long, value_name = "TAG")]
     keep_tag: Vec<String>,
-    /// Judge only snapshots of this host (repeatable)
+    /// Judge only snapshots of this host, or of this sealer (repeatable)
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
     /// What snapshots must have in common to be counted together: some of `host`, `paths`, `tags`, joined by commas, or `none`
@@ -86,9 +89,10 @@ pub struct UndeleteArgs {
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   coffre pin 2025-11-08
+  coffre pin host1/41
   coffre unpin 1a2b3c4d")]
 pub struct PinArgs {
-    /// The snapshots: an id, `latest`, a time
+    /// The snapshots: an id, `latest`, a time, a place such as `host1/41`
     #[arg(value_name = "SNAP", required = true)]
     snapshots: Vec<String>,
 }
@@ -98,7 +102,9 @@ pub fn forget(run: &Run, args: &ForgetArgs) -> Result<u8> {
     let options = options(run, args)?;
     let opened = run.globals.open()?;
     let owner = keys::unlock(run.globals, &opened.vault)?;
+    decided::check(&opened.vault, &owner, &opened.state)?;
     let report = forget::run(&opened.vault, &owner, run.clock.now_ns(), &options)?;
+    remember(run, &opened, &owner, report.record.is_some());
     run.screen.data(&report, || text(&report, options.named.is_empty()))?;
     for finding in &report.findings {
         run.screen.warning(&format!("{}: {}", finding.object, finding.text));
@@ -107,6 +113,13 @@ pub fn forget(run: &Run, args: &ForgetArgs) -> Result<u8> {
         run.screen.note("coffre prune frees the space; coffre undelete ID brings one back until then");
     }
     Ok(0)
+}
+
+/// Remembers what was decided, if anything was. The decision holds all the same if that fails.
+pub(super) fn remember(run: &Run, opened: &Opened, owner: &OwnerKeys, is_news: bool) {
+    if is_news && let Err(e) = decided::remember(&opened.vault, owner, &opened.state) {
+        run.screen.note(&format!("this machine cannot remember what was decided: {}", e.chain()));
+    }
 }
 
 fn options(run: &Run, args: &ForgetArgs) -> Result<Options> {
@@ -159,7 +172,9 @@ fn text(report: &Report, by_policy: bool) -> String {
         text += &format!("hours, days, weeks, months and years are those of {}\n", report.time_zone);
     }
     let would = if report.dry_run { " (dry run: nothing was changed)" } else { "" };
-    text + &format!("{} kept, {} forgotten{would}\n", report.kept, report.forgotten)
+    // Of those that were not named, nobody asked.
+    let kept = if by_policy { format!("{} kept, ", report.kept) } else { String::new() };
+    text + &format!("{kept}{} forgotten{would}\n", report.forgotten)
 }
 
 fn cells(row: &Row, by_policy: bool) -> Vec<String> {
@@ -183,7 +198,9 @@ fn cells(row: &Row, by_policy: bool) -> Vec<String> {
 pub fn undelete(run: &Run, args: &UndeleteArgs) -> Result<u8> {
     let opened = run.globals.open()?;
     let owner = keys::unlock(run.globals, &opened.vault)?;
+    decided::check(&opened.vault, &owner, &opened.state)?;
     let report = undelete::run(&opened.vault, &owner, run.clock.now_ns(), &args.snapshots)?;
+    remember(run, &opened, &owner, true);
     let text = || report.snapshots.iter().map(|id| format!("{} is back\n", &id[..8])).collect();
     run.screen.data(&report, text)?;
     Ok(0)
@@ -195,7 +212,9 @@ pub fn pin(run: &Run, args: &PinArgs, pin: bool) -> Result<u8> {
     let named: Vec<Selector> = args.snapshots.iter().map(|text| Selector::parse(text, now)).collect::<Result<_>>()?;
     let opened = run.globals.open()?;
     let owner = keys::unlock(run.globals, &opened.vault)?;
+    decided::check(&opened.vault, &owner, &opened.state)?;
     let report = pins::run(&opened.vault, &owner, now, &named, pin)?;
+    remember(run, &opened, &owner, report.record.is_some());
     let state = if pin { "pinned" } else { "not pinned" };
     run.screen.data(&report, || report.snapshots.iter().map(|id| format!("{} is {state}\n", &id[..8])).collect())?;
     Ok(0)

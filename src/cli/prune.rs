@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use crate::{
-    cli::{Run, keys, mount::parse_size, output},
+    cli::{Run, forget::remember, keys, mount::parse_size, output},
     error::{Error, Result},
-    ops::prune::{self, Context, List, Options, Report},
+    ops::{
+        decided,
+        prune::{self, Context, List, Options, Report},
+    },
     sys::{self, parse_span},
     vault::Reader,
 };
@@ -67,7 +70,8 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         .ok_or_else(|| Error::usage(format!("`{grace}` is no length of time")).hint("write 14d, 12h or 0"))?;
     let opened = run.globals.open()?;
     let owner = Arc::new(keys::unlock(run.globals, &opened.vault)?);
-    let (reader, _) = Reader::open(opened.vault.clone(), owner, CACHE_BYTES)?;
+    decided::check(&opened.vault, &owner, &opened.state)?;
+    let (reader, _) = Reader::open(opened.vault.clone(), owner.clone(), CACHE_BYTES)?;
     let context = Context {
         vault: &opened.vault,
         reader: &reader,
@@ -90,7 +94,10 @@ pub fn run(run: &Run, args: &Args) -> Result<u8> {
         dry_run: args.dry_run,
         force: args.force,
     };
-    let report = prune::run(&context, &options)?;
+    let report = prune::run(&context, &options);
+    // Also of one that failed half way.
+    remember(run, &opened, &owner, !args.dry_run);
+    let report = report?;
     run.screen.data(&report, || text(&report))?;
     Ok(0)
 }
@@ -107,7 +114,8 @@ fn text(r: &Report) -> String {
     let p = &r.plan;
     text += &format!("marked     {} snapshots, {} directories, {} chunks\n", n(r.snapshots), n(r.nodes), n(r.chunks));
     text += &format!("packs      {} stay, {} are written anew, {} go\n", n(p.packs_kept), n(p.packs_rewritten), n(p.packs_deleted));
-    text += &format!("size       {} -> {}, {} won\n", b(p.bytes_before), b(p.bytes_after), b(p.bytes_won));
+    let won = p.bytes_before.saturating_sub(r.bytes_after);
+    text += &format!("size       {} -> {}, {} won\n", b(p.bytes_before), b(r.bytes_after), b(won));
     text += &format!("unused     {} -> {}\n", b(p.unused_before), b(p.unused_after));
     if p.packs_rewritten > 0 {
         let (read, written) = (b(p.bytes_read), b(p.bytes_written));
@@ -142,8 +150,9 @@ fn waiting(waiting: &[prune::Waiting]) -> String {
     let mut text = String::new();
     for w in waiting {
         let why = if w.reasons.is_empty() { "the next prune".to_owned() } else { w.reasons.join("; ") };
+        let again = if w.wanted > 0 { format!(", {} more are needed again and stay", output::count(w.wanted)) } else { String::new() };
         text += &format!(
-            "waiting    {} objects ({}) condemned {}: {}\n",
+            "waiting    {} objects ({}) condemned {}{again}: {}\n",
             output::count(w.objects),
             output::bytes(w.bytes),
             w.since,
@@ -158,16 +167,17 @@ fn list_text(list: &List, now_ns: i128) -> String {
         return "nothing waits\n".to_owned();
     }
     // The next prune condemns it, one after the grace deletes it.
-    let earliest = sys::utc_text(now_ns + parse_span(GRACE).unwrap_or(0));
-    let unplanned = format!("{earliest} at least: no prune has condemned it yet");
-    let rows: Vec<Vec<String>> = list
-        .snapshots
-        .iter()
-        .map(|s| vec![s.id[..8].to_owned(), s.snapshot.clone(), s.forgotten.clone(), s.until.clone().unwrap_or_else(|| unplanned.clone())])
-        .collect();
+    let unplanned = format!("not before {}, as no prune has condemned it yet", sys::utc_text(now_ns + parse_span(GRACE).unwrap_or(0)));
+    let unknown = || "?".to_owned();
+    let row = |s: &prune::Pending| {
+        let (time, host) = (s.time.clone().unwrap_or_else(unknown), s.host.as_deref().map_or_else(unknown, output::visible));
+        let until = s.until.as_ref().map_or_else(|| unplanned.clone(), |until| format!("not before {until}"));
+        vec![s.id[..8].to_owned(), s.snapshot.clone(), time, host, s.forgotten.clone(), until]
+    };
+    let rows: Vec<Vec<String>> = list.snapshots.iter().map(row).collect();
     let text = match rows.is_empty() {
         true => String::new(),
-        false => output::columns(&["ID", "SNAPSHOT", "FORGOTTEN", "COMES BACK UNTIL"], &rows),
+        false => output::columns(&["ID", "SNAPSHOT", "SEALED", "HOST", "FORGOTTEN", "DELETED"], &rows),
     };
     text + &waiting(&list.waiting)
 }

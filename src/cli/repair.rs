@@ -68,7 +68,15 @@ impl RepairArgs {
             (None, Ok(vault), Ok(base)) => StateDir::new(&base, vault.config.id).pinned_owner()?,
             _ => None,
         };
-        let context = Context { store, from: &from, owner, sink: &**run.screen, cancel: &run.cancel };
+        let context = Context {
+            store,
+            from: &from,
+            owner,
+            clock: &*run.clock,
+            sink: &**run.screen,
+            cancel: &run.cancel,
+            workers: sys::available_cores(),
+        };
         repair::run(&context, &Scope::Everything).map(Some)
     }
 }

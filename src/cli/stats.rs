@@ -54,6 +54,13 @@ fn text(report: &Report) -> String {
         ("compressed", format!("{}, {}", output::bytes(report.compressed_bytes), than(report.compression_ratio))),
         ("stored", format!("{}, {} than all together", output::bytes(report.stored_bytes), than(report.ratio))),
     ];
+    if report.forgotten > 0 {
+        lines.push(("forgotten", format!("{} more, which can still come back; repeats and sizes count them", snapshots(report.forgotten))));
+    }
+    if report.condemned_objects > 0 {
+        let (objects, bytes) = (output::count(report.condemned_objects), output::bytes(report.condemned_bytes));
+        lines.push(("condemned", format!("{bytes} of it in {objects} objects: coffre prune --list")));
+    }
     for objects in &report.objects {
         lines.push(("", format!("{}: {} in {} objects", objects.kind, output::bytes(objects.bytes), output::count(objects.objects))));
     }
@@ -77,6 +84,10 @@ fn text(report: &Report) -> String {
         text += &alone_table(alone);
     }
     text
+}
+
+fn snapshots(n: usize) -> String {
+    if n == 1 { "1 snapshot".to_owned() } else { format!("{} snapshots", output::count(n as u64)) }
 }
 
 fn bigs(bigs: &[Big], head: &str) -> String {

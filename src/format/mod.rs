@@ -27,7 +27,7 @@ pub use id::{ChunkId, Digest, Digester, DomainId, DomainKeys, Key32, SnapshotId,
 pub use manifest::{Manifest, Problem, ProblemKind, Stats, Suspicion, SuspicionKind};
 pub use pack::{
     FRAME_LEN_RAW_MAX, FRAME_TARGET_DATA, FRAME_TARGET_META, FrameEntry, HEADER_LEN, PACK_LEN_META_MAX, PackIndex, PackKind, TRAILER_LEN,
-    Trailer, check_header, encode_header, encode_tail, parse_index,
+    Trailer, check_header, encode_header, encode_tail, parse_index, plain_len,
 };
 pub use receipt::{Line, Receipt, SnapshotKey, is_name, name_from};
 pub use segment::{Segment, SegmentPack};

@@ -102,7 +102,12 @@ pub fn check_header(bytes: &[u8], vault: VaultId) -> Result<PackKind> {
 impl PackIndex {
     /// Bytes of the body after the letters "CFIX".
     pub fn body_len(&self) -> usize {
-        8 + self.frames.len() * FRAME_ENTRY_LEN + self.chunks.len() * CHUNK_ENTRY_LEN
+        Self::len_of_body(self.frames.len(), self.chunks.len())
+    }
+
+    /// The same for so many frames and chunks.
+    pub fn len_of_body(frames: usize, chunks: usize) -> usize {
+        8 + frames * FRAME_ENTRY_LEN + chunks * CHUNK_ENTRY_LEN
     }
 
     /// Appends the body after the letters "CFIX".
@@ -176,10 +181,7 @@ pub fn encode_tail(kind: PackKind, index: &PackIndex, frames_end: usize) -> Vec<
     index.encode_body(&mut out);
     let index_len = out.len();
     let bare = frames_end + index_len + TRAILER_LEN;
-    let mut padded = padded_len(kind, bare);
-    if padded - bare > 0 && padded - bare < SKIPPABLE_HEAD + 4 {
-        padded = padded_len(kind, bare + SKIPPABLE_HEAD + 4);
-    }
+    let padded = with_padding(kind, bare);
     if padded > bare {
         let len = padded - bare - SKIPPABLE_HEAD;
         skippable(&mut out, len);
@@ -193,6 +195,20 @@ pub fn encode_tail(kind: PackKind, index: &PackIndex, frames_end: usize) -> Vec<
     out.extend_from_slice(&(padded as u64).to_le_bytes());
     debug_assert_eq!(frames_end + out.len(), padded);
     out
+}
+
+/// The length of the plaintext of a pack with so many bytes of frames, frames and chunks.
+pub fn plain_len(kind: PackKind, frames_len: usize, frames: usize, chunks: usize) -> usize {
+    let index_len = SKIPPABLE_HEAD + 4 + PackIndex::len_of_body(frames, chunks);
+    with_padding(kind, HEADER_LEN + frames_len + index_len + TRAILER_LEN)
+}
+
+/// What a plaintext of `bare` bytes becomes: padding that is there at all has a head.
+fn with_padding(kind: PackKind, bare: usize) -> usize {
+    match padded_len(kind, bare) {
+        padded if padded > bare && padded - bare < SKIPPABLE_HEAD + 4 => padded_len(kind, bare + SKIPPABLE_HEAD + 4),
+        padded => padded,
+    }
 }
 
 /// The length that a plaintext of `len` bytes is padded to.

@@ -128,7 +128,7 @@ fn fill(context: &Context, place: &Place, ledger: (&Proofs, u64), row: &mut Row)
     let name = place.store.describe();
     place.store.list("packs", &mut |key, _| {
         if let Some(pack) = key.digest() {
-            let last = ledger.last(&name, &pack, ProofDepth::Pack);
+            let last = ledger.last(&name, &pack, ProofDepth::Pack, now);
             row.packs += 1;
             row.packs_read += u64::from(last.is_some());
             row.packs_read_lately += u64::from(last.is_some_and(|secs| secs.saturating_add(LATELY_SECS) >= now));
@@ -232,7 +232,15 @@ fn check_one(context: &Context, options: &Options, place: &Place, row: &mut Chec
         // One that cannot be reached is no help, and keeps nobody from being helped by the others.
         let others: Vec<Arc<dyn Store>> = others.into_iter().filter(|other| same_vault(context.vault, other).is_ok()).collect();
         let owner = context.state.pinned_owner()?;
-        let work = repair::Context { store: place.store.clone(), from: &others, owner, sink: context.sink, cancel: context.cancel };
+        let work = repair::Context {
+            store: place.store.clone(),
+            from: &others,
+            owner,
+            clock: context.clock,
+            sink: context.sink,
+            cancel: context.cancel,
+            workers: sys::available_cores(),
+        };
         let done = repair::run(&work, &Scope::Everything)?;
         (row.repaired, known) = (done.repaired, done.lost);
     }

@@ -1,5 +1,7 @@
 //! Heads: the newest snapshot of each sealer, in words that one compares by eye.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::{
@@ -52,6 +54,7 @@ pub fn accept(vault: &Vault, state: &StateDir) -> Result<()> {
     state.create()?;
     state.keep_heads(&chain.heads())?;
     state.keep_signers_seen(signers.number)?;
+    state.keep_decisions_seen(&BTreeSet::new())?;
     state.keep_lost(&[])?;
     state.keep_foreign(&[])
 }

@@ -7,6 +7,7 @@ pub mod catalog;
 mod chain;
 pub mod copies;
 pub mod copy;
+pub mod decided;
 pub mod diff;
 pub mod dump;
 pub mod enroll;

@@ -246,7 +246,7 @@ fn coverage(
     now_secs: i128,
 ) -> (CoverageRow, Vec<Pack>) {
     let within = i128::from(within.as_secs());
-    let last = |pack: &Pack| ledger.last(copy, &pack.digest, depth).map(i128::from);
+    let last = |pack: &Pack| ledger.last(copy, &pack.digest, depth, u64::try_from(now_secs).unwrap_or(0)).map(i128::from);
     let sum = |packs: &[Pack]| (packs.len() as u64, packs.iter().map(|pack| pack.len).sum::<u64>());
     let of = |wanted: &dyn Fn(&Pack) -> bool| packs.iter().filter(|pack| wanted(pack)).copied().collect::<Vec<_>>();
     let read = of(&|pack| last(pack).is_some());

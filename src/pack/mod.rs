@@ -16,6 +16,6 @@ pub use frame::{Compressor, LEVEL_DEFAULT, compress, decompress};
 pub use headers::{FILE_LEN_MAX as HEADERS_LEN_MAX, Headers, tag_of};
 pub use parity::{ParityEncoder, mend};
 pub use reader::PackReader;
-pub use writer::{PackBuilder, SealedPack};
+pub use writer::{PackBuilder, SealedPack, fits, stored_len};
 
 pub use cipher::{Unwrap, Wrap};

@@ -5,7 +5,7 @@
 
 use crate::{
     error::Result,
-    format::{ChunkId, Digest, Digester, FrameEntry, PackIndex, PackKind, TRAILER_LEN, VaultId, encode_header, encode_tail},
+    format::{ChunkId, Digest, Digester, FrameEntry, PackIndex, PackKind, TRAILER_LEN, VaultId, encode_header, encode_tail, plain_len},
     pack::{
         Wrap,
         cipher::{self, BLOCK_LEN, StreamKey, TAG_LEN},
@@ -16,6 +16,22 @@ use crate::{
 
 /// Room kept for padding and framing when deciding whether another frame still fits.
 const TAIL_ROOM: usize = (256 << 10) + 64 + TRAILER_LEN;
+
+/// What a header is worth in an estimate: age adds noise of up to 300 bytes to it.
+const HEADER_LEN_MEAN: usize = 320;
+
+/// About how long a stored pack is that has so many bytes of frames, frames and chunks: right but for some hundred bytes.
+pub fn stored_len(kind: PackKind, frames_len: usize, frames: usize, chunks: usize) -> u64 {
+    let plain = plain_len(kind, frames_len, frames, chunks);
+    (HEADER_LEN_MEAN + plain + plain.div_ceil(BLOCK_LEN) * TAG_LEN) as u64
+}
+
+/// Whether a frame of `compressed_len` bytes with `chunks` chunks still fits into a pack that has `plain_len` bytes and a table of `body_len`,
+/// if it is to be no longer than `len_max` stored bytes.
+pub fn fits(plain_len: usize, body_len: usize, compressed_len: usize, chunks: usize, len_max: usize) -> bool {
+    let plain = plain_len + compressed_len + body_len + 20 + chunks * 36 + TAIL_ROOM;
+    1024 + plain + plain / BLOCK_LEN * TAG_LEN + TAG_LEN < len_max
+}
 
 /// A pack that is being filled.
 pub struct PackBuilder {
@@ -90,8 +106,7 @@ impl PackBuilder {
 
     /// Whether a frame of `compressed_len` bytes with `chunks` chunks still fits below `len_max` stored bytes.
     pub fn fits(&self, compressed_len: usize, chunks: usize, len_max: usize) -> bool {
-        let plain = self.plain_len + compressed_len + self.index.body_len() + 20 + chunks * 36 + TAIL_ROOM;
-        self.index.frames.is_empty() || 1024 + plain + plain / BLOCK_LEN * TAG_LEN + TAG_LEN < len_max
+        self.index.frames.is_empty() || fits(self.plain_len, self.index.body_len(), compressed_len, chunks, len_max)
     }
 
     /// Adds a compressed frame that holds `chunks`.

@@ -324,6 +324,10 @@ impl Store for Cached {
         self.shared.inner.others()
     }
 
+    fn room(&self) -> Result<Option<u64>> {
+        self.shared.inner.room()
+    }
+
     fn stored_ns(&self, key: &Key) -> Result<Option<i128>> {
         self.shared.inner.stored_ns(key)
     }

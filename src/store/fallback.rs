@@ -82,6 +82,10 @@ impl Store for Fallback {
         self.first(|store| store.stat(key))
     }
 
+    fn room(&self) -> Result<Option<u64>> {
+        self.inner.room()
+    }
+
     fn stored_ns(&self, key: &Key) -> Result<Option<i128>> {
         self.inner.stored_ns(key)
     }

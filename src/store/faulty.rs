@@ -151,6 +151,10 @@ impl<S: Store + 'static> Store for Faulty<S> {
         self.inner.stat(key)
     }
 
+    fn room(&self) -> Result<Option<u64>> {
+        self.inner.room()
+    }
+
     fn stored_ns(&self, key: &Key) -> Result<Option<i128>> {
         self.plan.next(None)?;
         self.inner.stored_ns(key)

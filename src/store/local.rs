@@ -176,6 +176,11 @@ impl Store for Local {
         }
     }
 
+    fn room(&self) -> Result<Option<u64>> {
+        let failed = |e| Error::io(format!("cannot ask how much is free in {}", self.describe()), e);
+        sys::free_bytes(&self.root).map_err(failed)
+    }
+
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()> {
         self.walk(&self.root.join(prefix), 0, &mut |path, _| {
             let Some(key) = self.key(path) else { return Ok(()) };

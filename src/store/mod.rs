@@ -103,6 +103,10 @@ pub trait Store: Send + Sync {
     fn others(&self) -> &[Arc<dyn Store>] {
         &[]
     }
+    /// Bytes that can still be stored; `None` if the store cannot tell, as servers cannot.
+    fn room(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
     /// From now on lists and stats show what is there now, not what was there a while ago.
     fn refresh(&self) {}
     /// What was read of this object makes no sense: whatever is kept of it elsewhere than in the store is dropped.

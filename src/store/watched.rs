@@ -138,6 +138,10 @@ impl Store for Watched {
         self.watch.call("read", key, || self.inner.start(key, len_max))
     }
 
+    fn room(&self) -> Result<Option<u64>> {
+        self.inner.room()
+    }
+
     fn stored_ns(&self, key: &Key) -> Result<Option<i128>> {
         self.watch.call("look at", key, || self.inner.stored_ns(key))
     }

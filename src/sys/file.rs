@@ -256,3 +256,8 @@ pub fn expect_reads(file: &File, offset: u64, len: u64) {
 fn parent(path: &Path) -> io::Result<&Path> {
     path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
 }
+/// Bytes that are free for this process where `dir` lies; `None` on a file system that does not say how large it is.
+pub fn free_bytes(dir: &Path) -> io::Result<Option<u64>> {
+    let of = rustix::fs::statvfs(dir)?;
+    Ok((of.f_blocks > 0).then(|| of.f_bavail.saturating_mul(of.f_frsize)))
+}

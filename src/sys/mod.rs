@@ -31,8 +31,8 @@ pub use crew::in_parallel;
 pub use daemon::{Readiness, daemonise, notify_ready};
 pub use dir::{Dir, FileType, Found, Stat, open_file, stat_of_file};
 pub use file::{
-    NewFile, create_dir, create_dirs, create_private_dir, expect_reads, is_unfinished, make_private, open_at_once, read_at, remove_dir,
-    replace, replace_durably, sync_dir, sync_file_and_dir, write_private,
+    NewFile, create_dir, create_dirs, create_private_dir, expect_reads, free_bytes, is_unfinished, make_private, open_at_once, read_at,
+    remove_dir, replace, replace_durably, sync_dir, sync_file_and_dir, write_private,
 };
 pub use lock::{FileLock, lock_dir};
 pub use make::{copy_content, forget_pages, open_unlinked, reserve, sync_file_system, umask};

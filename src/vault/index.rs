@@ -56,11 +56,15 @@ impl Bucket {
         self.sorted = false;
     }
 
-    fn matching(&mut self, start: u64) -> &[Row] {
+    fn sort(&mut self) {
         if !self.sorted {
             self.rows.sort_unstable();
             self.sorted = true;
         }
+    }
+
+    fn matching(&mut self, start: u64) -> &[Row] {
+        self.sort();
         let from = self.rows.partition_point(|row| row.0 < start);
         let len = self.rows[from..].iter().take_while(|row| row.0 == start).count();
         &self.rows[from..from + len]
@@ -235,10 +239,26 @@ impl Index {
         Some(Located { pack: table.digest, pack_number, frame, frame_number, chunk: 0 })
     }
 
-    /// Bytes of all frames: raw, and compressed.
+    /// Bytes of all distinct chunks: raw, and compressed, by their shares of their frames.
+    ///
+    /// Cost: what is not sorted yet is sorted.
     pub fn bytes(&self) -> (u64, u64) {
         let frames = self.packs.iter().flat_map(|table| &table.frames);
-        frames.fold((0, 0), |(raw, compressed), (f, _)| (raw + u64::from(f.raw_len), compressed + u64::from(f.compressed_len)))
+        let all = frames.fold((0, 0), |(raw, compressed), (f, _)| (raw + u64::from(f.raw_len), compressed + u64::from(f.compressed_len)));
+        let mut again = (0u64, 0u64);
+        for bucket in &self.buckets {
+            let mut bucket = bucket.lock().expect("nobody panics while sorting");
+            bucket.sort();
+            for pair in bucket.rows.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+                let (_, pack, n) = pair[1];
+                let table = &self.packs[pack as usize];
+                let Some((frame, _)) = table.frames[..table.frames.partition_point(|(_, first)| *first <= n)].last() else { continue };
+                let len = u64::from(table.lens[n as usize]);
+                again.0 += len;
+                again.1 += u64::from(frame.compressed_len) * len / u64::from(frame.raw_len).max(1);
+            }
+        }
+        (all.0 - again.0, all.1.saturating_sub(again.1))
     }
 
     /// How many chunks it knows.

@@ -233,6 +233,25 @@ impl Journal {
         self.last_seq
     }
 
+    /// The records of the highest number, with their hashes: nothing in the journal itself says when these are taken away.
+    pub fn newest(&self) -> impl Iterator<Item = (Digest, Key)> + '_ {
+        let newest = |name: &str| GcRecord::seq(name) == Some(self.last_seq);
+        self.read.iter().filter(move |(name, _)| newest(name)).map(|(name, digest)| (*digest, record_key(name)))
+    }
+
+    /// What is wrong if a record of the name was there and does not count any more; `None` if it does. `who` knows of it.
+    pub fn is_taken_away(&self, name: &str, who: &str) -> Option<Finding> {
+        let key = record_key(name);
+        let is_told = || self.findings.iter().any(|f| f.object == key.as_str());
+        (!self.records.contains(name) && !is_told())
+            .then(|| Finding::of(Trouble::Deleted, key.as_str(), format!("is gone, or its signature is: {who}")))
+    }
+
+    /// The name of the record at a place.
+    pub fn record_at(path: &str) -> Option<&str> {
+        path.strip_prefix("gc/")?.strip_suffix(".txt").filter(|name| GcRecord::seq(name).is_some())
+    }
+
     /// Whether the snapshot is no longer wanted.
     pub fn is_forgotten(&self, id: &SnapshotId) -> bool {
         self.forgotten.contains_key(id)

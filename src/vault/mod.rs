@@ -60,7 +60,7 @@ pub use recipients::{Way, shortened};
 pub use removed::list as removed_keys;
 pub use second::read_either;
 pub use select::{Selector, nearest, select};
-pub use sidecars::{Mended, SIDECAR_LEN_MAX, hash_of, is_damage, is_whole_sidecar, make_sidecar, mend, mend_from};
+pub use sidecars::{Mended, SIDECAR_LEN_MAX, hash_of, is_damage, is_whole_sidecar, make_sidecar, mend, mend_from, mend_together};
 pub use sign::{is_as_made, public_key};
 pub use signers::SignerList;
 pub use snapshots::{Snapshot, from_manifest, judge_snapshot, load_snapshot, sort};

@@ -69,6 +69,47 @@ pub fn mend_from(store: &dyn Store, key: &Key, left: &Key, wanted: &Digest) -> R
     }
 }
 
+/// Returns the pack at `key` put together from what is left of it in several copies of the vault: each shard from the first one in which it is what
+/// a sidecar says, and the rest mended by that.
+///
+/// # Errors
+/// `Corrupt` if that is not enough, or no copy has a sidecar of use.
+///
+/// Cost: the pack is read from every copy, and held in memory twice.
+pub fn mend_together(stores: &[&dyn Store], key: &Key, wanted: &Digest) -> Result<Mended> {
+    let beside = key.sidecar().ok_or_else(|| Error::missing(format!("{key} is not of the kind that has a sidecar")))?;
+    for store in stores {
+        let Ok(bytes) = store::get_all(*store, &beside, SIDECAR_LEN_MAX) else { continue };
+        let Ok(sidecar) = Sidecar::decode(&bytes) else { continue };
+        let (mut object, mut lost) = read_what_is_left(*store, key, sidecar.shape.object_len)?;
+        let is_sound = |n: usize, object: &[u8]| {
+            let mut shard = [0; SHARD_LEN];
+            let there = &object[n * SHARD_LEN..object.len().min((n + 1) * SHARD_LEN)];
+            shard[..there.len()].copy_from_slice(there);
+            u32::try_from(n).is_ok_and(|n| sidecar.is_shard(n, &shard))
+        };
+        for (n, lost) in lost.iter_mut().enumerate() {
+            *lost |= !is_sound(n, &object);
+        }
+        for other in stores {
+            let (left, gone) = read_what_is_left(*other, key, sidecar.shape.object_len)?;
+            for n in 0..lost.len() {
+                if lost[n] && !gone[n] && is_sound(n, &left) {
+                    let shard = n * SHARD_LEN..left.len().min((n + 1) * SHARD_LEN);
+                    object[shard.clone()].copy_from_slice(&left[shard]);
+                    lost[n] = false;
+                }
+            }
+        }
+        if let Ok(shards) = pack::mend(&sidecar, &mut object, &lost)
+            && digest(&object) == *wanted
+        {
+            return Ok(Mended { bytes: object, shards });
+        }
+    }
+    Err(Error::corrupt(format!("what all copies have of {key} together is not enough")))
+}
+
 /// Whether the sidecar of the pack at `key` is whole and this pack's: swapped with another's it would be no use. Of a pack that is damaged
 /// itself in the places looked at, a whole one is believed.
 ///

@@ -1,7 +1,7 @@
 //! The state directory: what this host keeps about a vault, outside it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::{Error, Result},
-    format::{SnapshotId, SnapshotKey, VaultId, hex, unhex},
+    format::{GcRecord, SnapshotId, SnapshotKey, VaultId, hex, unhex},
     pack::HEADERS_LEN_MAX,
     sys,
     vault::keys::SealerKeys,
@@ -177,6 +177,24 @@ impl StateDir {
     pub fn saw_signers(&self, number: u32) -> Result<()> {
         self.create()?;
         self.keep_signers_seen(number.max(self.signers_seen()?))
+    }
+
+    /// The newest of the owner's decisions that were seen here, by the names of their records.
+    pub fn decisions_seen(&self) -> Result<BTreeSet<String>> {
+        let text = self.read("decisions")?.unwrap_or_default();
+        Ok(text.lines().filter(|name| GcRecord::seq(name).is_some()).map(str::to_owned).collect())
+    }
+
+    /// Remembers these, and no others.
+    pub fn keep_decisions_seen(&self, names: &BTreeSet<String>) -> Result<()> {
+        let text: String = names.iter().map(|name| format!("{name}\n")).collect();
+        self.write("decisions", text.as_bytes())
+    }
+
+    /// Remembers these if none of a higher number was seen.
+    pub fn saw_decisions(&self, names: &BTreeSet<String>) -> Result<()> {
+        let newest = |names: &BTreeSet<String>| names.iter().filter_map(|name| GcRecord::seq(name)).max();
+        if newest(names) >= newest(&self.decisions_seen()?) { self.keep_decisions_seen(names) } else { Ok(()) }
     }
 
     /// Keeps the manifest of a seal of this host, so that it can list its own snapshots without an owner's key.

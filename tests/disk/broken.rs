@@ -271,6 +271,31 @@ fn sixty_four_open_files_are_enough() {
     let to = home.path("restored");
     limited(&home, "ulimit -Hn 64", &["restore", "latest", "--to", to.to_str().unwrap()]).exits(0);
     tree::assert_same(&source, &inside(&to, &source));
+    // All else that opens many: a damaged pack mended, a copy, a mount that is read whole, a prune.
+    let pack = home.objects("packs", ".age").into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = fs::read(&pack).unwrap();
+    bytes[700] ^= 1;
+    fs::remove_file(&pack).unwrap();
+    fs::write(&pack, bytes).unwrap();
+    let (copy, mnt) = (home.path("copy"), home.mnt());
+    fs::remove_dir_all(source.join("d1")).unwrap();
+    let runs: [&[&str]; 7] = [
+        &["verify", "--repair"],
+        &["audit"],
+        &["copy", copy.to_str().unwrap()],
+        &["-q", "seal", source.to_str().unwrap()],
+        &["mount", mnt.to_str().unwrap(), "--daemon"],
+        &["forget", "--keep-last", "1"],
+        &["prune", "--grace", "0", "--max-unused", "0%", "--force"],
+    ];
+    for arguments in runs {
+        limited(&home, "ulimit -Hn 64", arguments).exits(0);
+        if arguments[0] == "mount" {
+            tree::assert_same(&source, &home.inside(mnt.join("latest"), &source));
+        }
+    }
+    home.coffre(["unmount", mnt.to_str().unwrap()]).ok();
+    home.owner(["verify", "--depth", "chunks"]).ok();
 }
 
 fn inside(tree: &Path, path: &Path) -> PathBuf {
@@ -287,7 +312,14 @@ fn too_little_memory_is_an_error_and_no_panic() {
     let limits = (0..24).map(|n| format!("ulimit -v {}", 1_400_000 - n * 56_000)).chain((0..6).map(|n| format!("ulimit -u {n}")));
     for (n, limit) in limits.enumerate() {
         tree::write(source.join("docs/noise"), tree::noise(n as u64, 700_000));
-        for arguments in [&["-q", "seal", source.to_str().unwrap()][..], &["verify", "--depth", "chunks"]] {
+        let to = home.path(format!("restored-{n}"));
+        let all: [&[&str]; 4] = [
+            &["-q", "seal", source.to_str().unwrap()],
+            &["verify", "--depth", "chunks"],
+            &["verify", "--repair"],
+            &["restore", "latest", "--to", to.to_str().unwrap()],
+        ];
+        for arguments in all {
             let done = limited(&home, &limit, arguments);
             match done.code {
                 0 => worked += 1,

@@ -103,7 +103,15 @@ impl Recording {
         self.reads(&vault, &owner, point, &what);
         let (cancel, reader) = (Cancel::default(), Reader::open(vault.clone(), owner.clone(), 1 << 20).unwrap().0);
         let fixed = repair::run(
-            &repair::Context { store: store.clone(), from: &[], owner: None, sink: &Silent, cancel: &cancel },
+            &repair::Context {
+                store: store.clone(),
+                from: &[],
+                owner: None,
+                clock: &SystemClock,
+                sink: &Silent,
+                cancel: &cancel,
+                workers: 1,
+            },
             &repair::Scope::Everything,
         );
         assert_eq!(fixed.unwrap_or_else(|e| panic!("{what}: repair: {}", e.chain())).lost, [], "{what}");

@@ -8,7 +8,7 @@ use std::{
 use coffre::{
     error::{ErrorKind, Result},
     format::{Decision, GcRecord, SnapshotId},
-    ops::{forget, pins, snapshots, undelete, verify},
+    ops::{decided, forget, head, pins, snapshots, undelete, verify},
     store::{self, Fault, Faulty, Key, Local, Memory, Store},
     sys::{Calendar, Clock},
     vault::{Journal, OwnerKeys, Selector},
@@ -305,4 +305,48 @@ fn places_name_snapshots_and_what_is_forgotten_says_so() {
     let refused = forget(&host, &typo).unwrap_err();
     assert!(refused.kind() == ErrorKind::NotFound && refused.hint_text().unwrap().contains("host1"), "{}", refused.chain());
     assert_eq!(ids(&host), all);
+}
+
+/// Records name those before them; what says that the newest was there are the receipts of after, and who saw it.
+#[test]
+fn the_newest_decision_is_missed_by_receipts_and_by_who_saw_it() {
+    let host = Host::memory();
+    let (guard, all) = with_snapshots(&host, 3);
+    pins::run(&host.vault, &host.owner, 0, &[Selector::parse("host1/1", 0).unwrap()], true).unwrap();
+    let record = forget(&host, &named(&["host1/2"])).unwrap().record.unwrap();
+    let places = [format!("gc/{record}.txt"), format!("gc/{record}.txt.sig")];
+    let without = |what: &[String]| {
+        let store = copy_of(&*host.vault.store);
+        what.iter().for_each(|path| store.delete(&Key::parse(path).unwrap()).unwrap());
+        Arc::new(store)
+    };
+    let findings = |host: &Host| {
+        let report = host.verify(verify::Depth::Snapshots).unwrap();
+        report.damage.iter().map(|f| (f.object.clone(), f.text.clone())).collect::<Vec<_>>()
+    };
+    let nobody_knows = host.twin(without(&places));
+    assert_eq!(findings(&nobody_knows), [], "the limit: who was never here, where nobody sealed since");
+
+    // This machine has seen it.
+    host.assert_clean();
+    for what in [&places[..], &places[1..]] {
+        let robbed = host.fork(without(what));
+        let found = findings(&robbed);
+        assert!(found.len() == 1 && found[0].0 == places[0] && found[0].1.contains("this machine saw it"), "{found:?}");
+        let refused = decided::check(&robbed.vault, &robbed.owner, &robbed.state).unwrap_err();
+        assert!(refused.kind() == ErrorKind::Corrupt && refused.hint_text().unwrap().contains("head --accept"), "{}", refused.chain());
+        head::accept(&robbed.vault, &robbed.state).unwrap();
+        decided::check(&robbed.vault, &robbed.owner, &robbed.state).unwrap();
+        robbed.assert_clean();
+    }
+    decided::check(&host.vault, &host.owner, &host.state).unwrap();
+
+    // A receipt names it: whoever looks finds out.
+    host.seal(&[guard.path()]).unwrap();
+    for what in [&places[..], &places[1..]] {
+        let found = findings(&host.twin(without(what)));
+        assert!(found.iter().any(|(object, _)| *object == places[0]), "{found:?}");
+    }
+    assert_eq!(ids(&host)[..2], [all[0], all[2]]);
+    host.assert_clean();
 }

@@ -40,7 +40,8 @@ fn a_policy_is_explained_and_written_down() {
     home.owner(["forget", "--keep-last", "1"]).ok();
     assert_eq!(home.snapshots().iter().map(|row| row["pinned"].as_bool().unwrap()).collect::<Vec<_>>(), [true, false]);
     home.owner(["unpin", &ids[0]]).ok();
-    home.owner(["forget", &ids[0][..8]]).ok();
+    let text = home.owner(["forget", &ids[0][..8]]).ok().text();
+    assert!(text.contains("asked for by name") && text.ends_with("\n1 forgotten\n"), "{text}");
     assert_eq!(home.snapshots().len(), 1);
 }
 

@@ -144,7 +144,15 @@ fn the_vault_with_parity_mends_itself() {
             bytes[middle] ^= 1;
         });
         let cancel = Cancel::default();
-        let context = repair::Context { store: Arc::new(store.clone()), from: &[], owner: None, sink: &Silent, cancel: &cancel };
+        let context = repair::Context {
+            store: Arc::new(store.clone()),
+            from: &[],
+            owner: None,
+            clock: &SystemClock,
+            sink: &Silent,
+            cancel: &cancel,
+            workers: 1,
+        };
         let report = repair::run(&context, &repair::Scope::Everything).unwrap();
         assert_eq!((report.repaired.len(), &report.lost), (1, &Vec::new()), "{key}: {report:?}");
         assert!(objects(&store)[key] == objects(&whole)[key], "{key}");

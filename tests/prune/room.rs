@@ -22,6 +22,7 @@ use crate::{
 struct Cramped {
     inner: Memory,
     is_full: Arc<AtomicBool>,
+    room: Option<u64>,
 }
 
 /// A pack of nodes of the tests is shorter, one of content longer.
@@ -68,6 +69,9 @@ impl Store for Cramped {
     fn delete(&self, key: &Key) -> Result<()> {
         self.inner.delete(key)
     }
+    fn room(&self) -> Result<Option<u64>> {
+        Ok(self.room)
+    }
     fn describe(&self) -> String {
         "cramped".to_owned()
     }
@@ -86,7 +90,7 @@ fn where_no_room_is_left_what_is_dead_goes_first_and_nothing_is_left_behind() {
     let expected = all(&host);
     let is_full = Arc::new(AtomicBool::new(true));
     let inner = copy_of(&*host.vault.store);
-    let cramped = host.twin(Arc::new(Cramped { inner: inner.clone(), is_full: is_full.clone() }));
+    let cramped = host.twin(Arc::new(Cramped { inner: inner.clone(), is_full: is_full.clone(), room: None }));
     let pressed = Options { max_unused_permille: 0, repack_small: true, ..options(0) };
     let before = bytes_of(&cramped, "packs");
     let report = prune(&cramped, &pressed).unwrap();
@@ -105,6 +109,38 @@ fn where_no_room_is_left_what_is_dead_goes_first_and_nothing_is_left_behind() {
     assert!(more.plan.packs_rewritten > 0 && more.loose.objects == 0, "{more:?}");
     assert_all(&cramped, &expected, "roomy");
     cramped.assert_clean_after("roomy");
+}
+
+/// What has no room is not begun: the store says so, and nothing is written that would have to go again.
+#[test]
+fn where_the_store_says_that_room_is_short_no_content_is_written() {
+    let (_guard, root, host) = vault(1);
+    for n in 1..4 {
+        day(&root, n);
+        host.seal(&[&root]).unwrap();
+    }
+    forget(&host, &["latest~1", "latest~2", "latest~3"]).unwrap();
+    let expected = all(&host);
+    let pressed = Options { max_unused_permille: 0, ..options(0) };
+    let with_room = |room: u64| {
+        let inner = copy_of(&*host.vault.store);
+        host.twin(Arc::new(Cramped { inner, is_full: Arc::new(AtomicBool::new(true)), room: Some(room) }))
+    };
+    let short = with_room(500_000);
+    let dry = prune(&short, &Options { dry_run: true, ..pressed }).unwrap();
+    let done = prune(&short, &pressed).unwrap();
+    assert_eq!(done.plan, dry.plan);
+    let told = format!("{:?}", short.told.lock().unwrap());
+    assert!(told.contains("takes up to 2 MiB, and 0 MiB are free") && !told.contains("no room is left"), "{told}");
+    assert!(done.deleted_objects > 0 && done.plan.packs_deleted > 0, "{done:?}");
+    assert_all(&short, &expected, "short");
+    short.assert_clean_after("short");
+    let plenty = with_room(1 << 30);
+    let dry = prune(&plenty, &Options { dry_run: true, ..pressed }).unwrap();
+    assert!(dry.plan.packs_rewritten > done.plan.packs_rewritten, "{dry:?}");
+    let (_guard, dir) = crate::common::library::temp();
+    let local = coffre::store::Local::new(&dir);
+    assert!(local.room().unwrap().is_some_and(|free| free > 0));
 }
 
 /// Lets a directory be changed again when the test ends.

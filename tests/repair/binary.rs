@@ -138,3 +138,39 @@ fn one_snapshot_is_verified_by_itself() {
     }
     home.coffre(["verify", "--snapshot", "latest"]).refused(12);
 }
+
+// Who restores from the only vault that there is does not want to hear of repairs first.
+#[test]
+fn a_restore_mends_on_the_fly_by_parity_alone_says_so_and_writes_nothing() {
+    let home = sealed();
+    for object in [home.objects("packs", ".age"), home.objects("snaps", ".age"), home.objects("index", ".age")].concat() {
+        hurt(&object, fs::metadata(&object).unwrap().len() as usize);
+    }
+    let damaged = everything_in(&home.vault());
+    let to = home.path("back");
+    let done = home.owner(["restore", "latest", "--to", to.to_str().unwrap()]).ok();
+    tree::assert_same(&home.source(), &home.inside(&to, home.source()));
+    for pack in home.objects("packs", ".age") {
+        let name = pack.strip_prefix(home.vault()).unwrap().display().to_string();
+        let told: Vec<&str> = done.err.lines().filter(|line| line.contains(&name)).collect();
+        assert!(matches!(told[..], [line] if line.contains("mended in memory: coffre verify --repair")), "{name}: {}", done.err);
+    }
+    // In scripts, and by the other ways of reading.
+    let big = home.source().join("big");
+    let snap = format!("latest:{}", big.display());
+    let done = home.owner(["cat", &snap]).ok();
+    assert!(done.out == fs::read(&big).unwrap() && done.err.contains("mended in memory"), "{}", done.err);
+    let done = home.owner(["dump", "latest"]).ok();
+    assert!(done.err.contains("mended in memory"), "{}", done.err);
+    assert!(everything_in(&home.vault()) == damaged, "a reader writes nothing");
+    // Beyond what parity can mend, it is an error and no wrong bytes.
+    hurt(&longest(&home), 16 << 10);
+    let to = home.path("less");
+    let done = home.owner(["restore", "latest", "--to", to.to_str().unwrap()]).run().exits(4);
+    assert!(!home.inside(&to, &big).exists());
+    for file in [big, home.source().join("d/small")] {
+        let there = fs::read(home.inside(&to, &file)).ok();
+        assert!(there.as_ref().is_none_or(|there| *there == fs::read(&file).unwrap()), "{}", file.display());
+        assert_eq!(done.text().contains(file.to_str().unwrap()), there.is_none(), "{}: {}", file.display(), done.text());
+    }
+}

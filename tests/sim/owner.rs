@@ -70,7 +70,15 @@ impl Owner {
     pub fn repair(&self, other: Option<&Memory>) -> Result<repair::Report> {
         let from: Vec<Arc<dyn Store>> = other.map(|other| Arc::new(other.clone()) as Arc<dyn Store>).into_iter().collect();
         let cancel = Cancel::default();
-        let context = repair::Context { store: self.sight.clone(), from: &from, owner: None, sink: &Silent, cancel: &cancel };
+        let context = repair::Context {
+            store: self.sight.clone(),
+            from: &from,
+            owner: None,
+            clock: &self.clock,
+            sink: &Silent,
+            cancel: &cancel,
+            workers: 1,
+        };
         repair::run(&context, &repair::Scope::Everything)
     }
 

@@ -9,9 +9,9 @@ use std::{
 };
 
 use coffre::{
-    format::{Config, SHARD_LEN, Sidecar, SnapshotId, SnapshotKey},
+    format::{Config, SHARD_LEN, Sidecar, SnapshotId, SnapshotKey, digest},
     ops::repair,
-    store::{Key, Local, Memory, Store},
+    store::{Key, Local, Memory, Store, get_all},
     vault::{OwnerKeys, Reader, SealerKeys, Unlocking, Vault},
 };
 use tempfile::TempDir;
@@ -97,6 +97,13 @@ impl World {
             let who = self.machines.iter().position(|m| m.name == snapshot.manifest.host).unwrap();
             assert!(new.insert(who), "{} has two new snapshots", self.machines[who].name);
             let source = &self.sources[who];
+            // What was hurt in this place was of a seal that never finished; its manifest was written anew.
+            let manifest = Key::manifest(&snapshot.key);
+            let line = format!("{}  {manifest}", digest(&get_all(&self.disk, &manifest, 1 << 20).unwrap_or_default()));
+            let receipt = get_all(&self.disk, &Key::receipt(&snapshot.key), 1 << 20).unwrap();
+            if String::from_utf8(receipt).unwrap().lines().any(|named| named == line) {
+                self.hurt.remove(&manifest);
+            }
             self.sealed.insert(snapshot.key, Sealed { id: snapshot.id, root: source.root.clone(), plain: source.plain.clone() });
         }
         for who in must {
@@ -235,6 +242,12 @@ impl World {
                 // Nobody reads what lies beside an object that is whole.
                 key.as_str().starts_with("parity/") || self.is_mendable(key, before, &self.disk)
             })
+    }
+
+    /// Whether this is a whole sidecar where another one was, and the pack that it should belong to is hurt as well: then nothing shows it.
+    pub fn is_swapped_beside_damage(&self, key: &Key) -> bool {
+        let of_hurt = self.hurt.keys().any(|pack| pack.sidecar().as_ref() == Some(key));
+        of_hurt && get_all(&self.disk, key, 1 << 30).is_ok_and(|bytes| Sidecar::decode(&bytes).is_ok_and(|sidecar| sidecar.is_whole))
     }
 
     /// Whether what is left of an object in `disk`, and what lies beside it, are enough to have it back.

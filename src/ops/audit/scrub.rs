@@ -19,7 +19,7 @@ use crate::{
     ops::{
         audit::{Context, Report},
         chain::taken_away,
-        verify::{Pruned, check_sidecars, check_signatures, find_beside, listed},
+        verify::{Pruned, check_sidecar, check_signatures, find_beside, listed},
     },
     store::Key,
     sys,
@@ -49,22 +49,25 @@ pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> 
     let taken = taken_away(context.vault, chain, &report.findings, |id| pruned.is_forgotten(id))?;
     report.notices.retain(|notice| taken.iter().all(|f| f.object != notice.object));
     report.findings.extend(taken);
+    report.findings.extend(pruned.taken_away(chain, Some(context.state))?);
     let mut wanted = listed(chain);
-    pruned.apply(&mut wanted);
-    let beside = find_beside(store, &wanted)?;
-    let keys: Vec<(Key, Digest)> =
-        wanted.iter().filter(|(key, _)| key.as_str().starts_with("keys/")).map(|(key, digest)| (key.second(), *digest)).collect();
-    wanted.extend(beside.copies.into_iter().chain(keys));
-    report.findings.extend(check_sidecars(store, &beside.sidecars, context.cancel)?);
-    if context.vault.config.parity > 0 {
-        let copies = check_signatures(store, &wanted, &report.findings, context.cancel)?;
-        report.findings.extend(copies);
-    }
+    let mut waiting = pruned.apply(&mut wanted);
     let mut there: BTreeMap<Key, u64> = BTreeMap::new();
     store.list("", &mut |key, len| {
         there.insert(key, len);
         Ok(())
     })?;
+    // A copy need not have them.
+    waiting.retain(|key, _| there.contains_key(key));
+    wanted.append(&mut waiting);
+    let beside = find_beside(store, &wanted)?;
+    let keys: Vec<(Key, Digest)> =
+        wanted.iter().filter(|(key, _)| key.as_str().starts_with("keys/")).map(|(key, digest)| (key.second(), *digest)).collect();
+    wanted.extend(beside.copies.into_iter().chain(keys));
+    if context.vault.config.parity > 0 {
+        let copies = check_signatures(store, &wanted, &report.findings, context.cancel)?;
+        report.findings.extend(copies);
+    }
     // What names itself by its hash is checked whether a receipt names it or not.
     for key in there.keys().filter(|key| ["packs/", "index/"].iter().any(|folder| key.as_str().starts_with(folder))) {
         let Some(digest) = key.digest() else { continue };
@@ -76,7 +79,7 @@ pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> 
         report.findings.push(Finding::of(Trouble::Deleted, key.as_str(), "is gone"));
     }
     let work: Vec<(&Key, &Digest, u64)> = wanted.iter().filter_map(|(key, digest)| Some((key, digest, *there.get(key)?))).collect();
-    let total = work.iter().map(|(_, _, len)| len).sum();
+    let total = work.iter().map(|(key, _, len)| len + beside.sidecars.get(*key).unwrap_or(&0)).sum();
     let (next, tally, began) = (AtomicUsize::new(0), Mutex::<Tally>::default(), context.clock.monotonic());
     let worker = || {
         let mut buf = vec![0; STEP];
@@ -93,17 +96,33 @@ pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> 
                 Err(e) if e.kind() == ErrorKind::Missing => Some(Finding::of(Trouble::Deleted, key.as_str(), "is gone")),
                 Err(e) => Some(Finding::new(key.as_str(), e.chain())),
             };
+            let sidecar = match beside.sidecars.get(*key) {
+                Some(len) => Some((check_sidecar(store, key)?, *len)),
+                None => None,
+            };
             let mut tally = tally.lock().expect("nobody panics while holding the tally");
             tally.objects += 1;
             tally.findings.extend(finding);
+            if let Some((finding, len)) = sidecar {
+                tally.objects += 1;
+                tally.bytes += len;
+                tally.findings.extend(finding);
+                tell(context, began, &mut tally, total);
+            }
         }
         Ok(())
     };
     sys::share(context.workers.clamp(1, work.len().max(1)), worker)?;
     let tally = tally.into_inner().expect("nobody panicked while holding the tally");
-    report.objects = tally.objects + beside.sidecars.len() as u64;
-    report.bytes = tally.bytes + beside.sidecars.iter().map(|(_, len)| len).sum::<u64>();
+    (report.objects, report.bytes) = (tally.objects, tally.bytes);
     report.findings.extend(tally.findings);
+    for pack in beside.sidecars.keys().filter(|pack| !there.contains_key(*pack)) {
+        report.findings.extend(check_sidecar(store, pack)?);
+    }
+    if !report.findings.is_empty() {
+        // A prune may have gone on meanwhile.
+        Pruned::load(context.vault, report.owner.clone().as_deref(), &mut Vec::new())?.excuse(&mut report.findings);
+    }
     Ok(())
 }
 

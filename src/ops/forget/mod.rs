@@ -3,6 +3,7 @@
 mod clock;
 mod policy;
 mod report;
+mod rules;
 mod times;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,6 +2,8 @@
 //!
 //! Pure: takes facts, returns a table, touches nothing. A snapshot whose time is in doubt, or that came in a flood, never pushes out
 //! another: the rules are applied to those beyond doubt, to those that are only late besides, and to all; what any of these keeps is kept.
+//! All that once by the times that sealers tell, and once by when snapshots came to the store: nobody fills more hours or days than have
+//! passed. And as the newest N may come in a minute, `last` keeps the newest of each of N days besides (`days`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,16 +12,19 @@ use serde::Serialize;
 use crate::{
     format::{SnapshotId, SnapshotKey},
     ops::{
-        forget::times::{Doubt, Timed, timed},
+        forget::{
+            rules,
+            times::{Doubt, Timed, timed},
+        },
         pins::Pinned,
     },
-    sys::{Calendar, Period},
+    sys::Calendar,
 };
 
 /// How many to keep, and which in any case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// The newest so many.
+    /// The newest so many, and the newest of each of the last so many days that have any.
     pub last: usize,
     /// The newest of each of the last so many hours, days, weeks, months, years that have any.
     pub hourly: usize,
@@ -99,6 +104,23 @@ pub enum Reason {
         /// The period.
         period: String,
     },
+    /// The newest of a period by the store's clock.
+    Came {
+        /// `hourly` to `yearly`.
+        every: &'static str,
+        /// The period.
+        period: String,
+    },
+    /// The newest of one of the last days: `last` lets nobody push out more than one day a day.
+    LastDay {
+        /// The day.
+        day: String,
+    },
+    /// One of the first of a day with a flood.
+    BeforeFlood {
+        /// The day.
+        day: String,
+    },
     /// Young enough.
     Within,
     /// Has a tag that keeps.
@@ -115,6 +137,9 @@ impl std::fmt::Display for Reason {
             Reason::Pinned { why: Pinned::BeforeSuspicious } => write!(f, "pinned: the one after it looked suspicious"),
             Reason::Last { number } => write!(f, "last {number}"),
             Reason::Period { every, period } => write!(f, "{every} {period}"),
+            Reason::Came { every, period } => write!(f, "{every} {period} by the store's clock"),
+            Reason::LastDay { day } => write!(f, "last of {day}"),
+            Reason::BeforeFlood { day } => write!(f, "before the flood of {day}"),
             Reason::Within => write!(f, "within"),
             Reason::Tag { tag } => write!(f, "tag {tag}"),
         }
@@ -128,6 +153,8 @@ pub struct Judged {
     pub candidate: Candidate,
     /// The moment that counts, ns since 1970.
     pub counts_ns: i128,
+    /// When it came to the store, ns since 1970.
+    pub came_ns: i128,
     /// What is wrong with it.
     pub doubt: Option<Doubt>,
     /// The rules that keep it; none if it goes.
@@ -148,21 +175,21 @@ pub struct Group {
 /// Judges every candidate, at the moment `now_ns`.
 pub fn judge(policy: &Policy, by: GroupBy, calendar: &Calendar, candidates: Vec<Candidate>, now_ns: i128) -> Vec<Group> {
     let mut groups: BTreeMap<(String, String), Vec<Judged>> = BTreeMap::new();
-    for Timed { candidate, counts_ns, doubt } in timed(candidates, now_ns) {
-        let judged = Judged { counts_ns, doubt, reasons: Vec::new(), candidate };
+    for Timed { candidate, counts_ns, came_ns, doubt } in timed(candidates, now_ns) {
+        let judged = Judged { counts_ns, came_ns, doubt, reasons: Vec::new(), candidate };
         groups.entry((judged.candidate.key.sealer.clone(), group_name(&judged.candidate, by))).or_default().push(judged);
     }
     let judged = |((sealer, name), mut rows): (_, Vec<Judged>)| {
         rows.sort_by_key(|row| (row.counts_ns, row.candidate.key.seq));
         let those = |count: fn(Option<Doubt>) -> bool| (0..rows.len()).filter(|n| count(rows[*n].doubt)).collect::<Vec<usize>>();
         let (sure, fairly_sure, all) = (those(|d| d.is_none()), those(|d| matches!(d, None | Some(Doubt::Late))), those(|_| true));
-        for rows_that_count in [sure, fairly_sure, all] {
-            for (n, reason) in kept(policy, calendar, &rows, &rows_that_count) {
-                if !rows[n].reasons.contains(&reason) {
-                    rows[n].reasons.push(reason);
-                }
-            }
-        }
+        let sets = [sure, fairly_sure, all];
+        let told: Vec<_> = sets.iter().flat_map(|counting| rules::by_what_is_told(policy, calendar, &rows, counting)).collect();
+        let came: Vec<_> = sets.into_iter().flat_map(|counting| rules::by_when_it_came(policy, calendar, &rows, counting)).collect();
+        add(&mut rows, told);
+        // Mostly both keep the same, and one reason is enough.
+        let is_kept: Vec<bool> = rows.iter().map(|row| !row.reasons.is_empty()).collect();
+        add(&mut rows, came.into_iter().filter(|(n, _)| !is_kept[*n]).collect());
         for row in &mut rows {
             row.reasons.splice(..0, row.candidate.pinned.map(|why| Reason::Pinned { why }));
         }
@@ -177,36 +204,10 @@ fn group_name(c: &Candidate, by: GroupBy) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// What the rules keep of the rows `counting`, as if there were no others.
-fn kept(policy: &Policy, calendar: &Calendar, rows: &[Judged], counting: &[usize]) -> Vec<(usize, Reason)> {
-    let mut kept = Vec::new();
-    let newest_first = || counting.iter().rev().copied();
-    kept.extend(newest_first().take(policy.last).zip(1..).map(|(n, number)| (n, Reason::Last { number })));
-    let periods = [
-        ("hourly", Period::Hour, policy.hourly),
-        ("daily", Period::Day, policy.daily),
-        ("weekly", Period::Week, policy.weekly),
-        ("monthly", Period::Month, policy.monthly),
-        ("yearly", Period::Year, policy.yearly),
-    ];
-    for (every, period, count) in periods.into_iter().filter(|(.., count)| *count > 0) {
-        let mut before = None;
-        let firsts = newest_first().filter_map(|n| {
-            let this = calendar.period(rows[n].counts_ns, period);
-            (before.as_ref() != Some(&this)).then(|| {
-                before = Some(this.clone());
-                (n, Reason::Period { every, period: this })
-            })
-        });
-        kept.extend(firsts.take(count));
+fn add(rows: &mut [Judged], kept: Vec<(usize, Reason)>) {
+    for (n, reason) in kept {
+        if !rows[n].reasons.contains(&reason) {
+            rows[n].reasons.push(reason);
+        }
     }
-    if let (Some(within), Some(newest)) = (policy.within_ns, counting.last()) {
-        let since = rows[*newest].counts_ns - within;
-        kept.extend(newest_first().filter(|n| rows[*n].counts_ns >= since).map(|n| (n, Reason::Within)));
-    }
-    for n in newest_first() {
-        let tags = policy.tags.iter().filter(|tag| rows[n].candidate.tags.contains(*tag));
-        kept.extend(tags.map(|tag| (n, Reason::Tag { tag: tag.clone() })));
-    }
-    kept
 }

@@ -1,4 +1,5 @@
-//! Which moment of a snapshot counts: its place in the chain and the store's clock bound what the sealer's clock says.
+//! Which moments of a snapshot count: what the sealer's clock says, within what its place in the chain and the store's clock allow, and when
+//! it came. What came cannot be moved by anything that is sealed later.
 
 use std::collections::BTreeMap;
 
@@ -44,8 +45,10 @@ impl Doubt {
 pub struct Timed {
     /// The snapshot.
     pub candidate: Candidate,
-    /// ns since 1970; never before that of an earlier one of its chain.
+    /// When it was sealed, as far as that can be believed: ns since 1970.
     pub counts_ns: i128,
+    /// When it came to the store, ns since 1970; never before that of an earlier one of its chain.
+    pub came_ns: i128,
     /// Why it does not push out others.
     pub doubt: Option<Doubt>,
 }
@@ -61,17 +64,18 @@ pub fn timed(candidates: Vec<Candidate>, now_ns: i128) -> Vec<Timed> {
 
 fn one_chain(mut chain: Vec<Candidate>, now_ns: i128) -> Vec<Timed> {
     chain.sort_by_key(|c| c.key.seq);
-    let mut found = match chain.iter().map(|c| c.stored_ns).collect::<Option<Vec<i128>>>() {
-        Some(stored) => by_the_store(&chain, &stored),
-        None => by_the_chain(&chain, now_ns),
+    let stored = chain.iter().map(|c| c.stored_ns).collect::<Option<Vec<i128>>>();
+    let (mut found, came) = match &stored {
+        Some(stored) => {
+            let found = by_the_store(&chain, stored);
+            let came = came(&found, stored);
+            (found, came)
+        }
+        None => (by_the_chain(&chain, now_ns), claims_in_order(&chain, now_ns)),
     };
-    // Where the store's time means something, nobody can put a receipt beside an older one.
-    let moment = |n: usize| match (found[n], chain[n].stored_ns) {
-        ((_, Some(Doubt::OutOfOrder)), None) => None,
-        ((counts, Some(Doubt::Late)), _) | ((counts, _), None) => Some(counts),
-        (_, stored) => stored,
-    };
-    let (places, moments): (Vec<usize>, Vec<i128>) = (0..chain.len()).filter_map(|n| Some((n, moment(n)?))).unzip();
+    // Where only the chain tells the time, one that is out of order has none of its own.
+    let has_moment = |n: &usize| stored.is_some() || found[*n].1 != Some(Doubt::OutOfOrder);
+    let (places, moments): (Vec<usize>, Vec<i128>) = (0..chain.len()).filter(has_moment).map(|n| (n, came[n])).unzip();
     for n in floods(&moments) {
         found[places[n]].1.get_or_insert(Doubt::Flood);
     }
@@ -79,7 +83,34 @@ fn one_chain(mut chain: Vec<Candidate>, now_ns: i128) -> Vec<Timed> {
     if found.iter().all(|(_, doubt)| matches!(doubt, Some(Doubt::Late | Doubt::Flood))) {
         found.iter_mut().for_each(|(_, doubt)| *doubt = None);
     }
-    chain.into_iter().zip(found).map(|(candidate, (counts_ns, doubt))| Timed { candidate, counts_ns, doubt }).collect()
+    let timed = |((candidate, (counts_ns, doubt)), came_ns)| Timed { candidate, counts_ns, came_ns, doubt };
+    chain.into_iter().zip(found).zip(came).map(timed).collect()
+}
+
+/// When each came, by the store's clock. What a copied vault begins with came all at once, and later than it was sealed: that is taken for
+/// what it says.
+fn came(found: &[(i128, Option<Doubt>)], stored: &[i128]) -> Vec<i128> {
+    let is_copied = |n: &usize| found[*n].1 == Some(Doubt::Late) && stored[*n] - stored[0] < LATE_NS;
+    let copied = (0..found.len()).take_while(is_copied).count();
+    let mut floor = i128::MIN;
+    let mut later = |ns: i128| {
+        floor = floor.max(ns);
+        floor
+    };
+    (0..found.len()).map(|n| later(if n < copied { found[n].0 } else { stored[n] })).collect()
+}
+
+/// When each came at the earliest, where only sealers tell the time: no earlier than what stands before it in the chain, and not in the future.
+fn claims_in_order(chain: &[Candidate], now_ns: i128) -> Vec<i128> {
+    let first = chain.iter().map(|c| c.time_ns).find(|ns| *ns <= now_ns + SKEW_NS).unwrap_or(now_ns);
+    let mut floor = first;
+    let one = |c: &Candidate| {
+        if c.time_ns <= now_ns + SKEW_NS {
+            floor = floor.max(c.time_ns);
+        }
+        floor
+    };
+    chain.iter().map(one).collect()
 }
 
 /// Where the store knows when receipts came: that bounds what a sealer can say of the future, and what stands before it in the chain what it

@@ -11,30 +11,21 @@ use crate::{
     format::{ChunkId, Digest, FRAME_TARGET_DATA, FRAME_TARGET_META, FrameEntry, Key32, PACK_LEN_META_MAX, PackKind, SegmentPack},
     ops::prune::{
         Context,
+        estimate::{Piece, pieces},
         facts::Facts,
-        plan::{Fate, Plan},
-        table::{Holds, Pack},
+        plan::Plan,
+        table::Pack,
     },
     pack::{Compressor, LEVEL_DEFAULT, PackBuilder, decompress},
     store::Key,
 };
-
-/// Stored bytes of sparse packs that are worth a pack of their own: the work is cut into no smaller pieces.
-const PIECE_LEN: u64 = 64 << 20;
-
-/// A run of packs of one domain and kind, by their numbers in the table.
-struct Piece<'a> {
-    domain: &'a str,
-    kind: PackKind,
-    packs: Vec<usize>,
-}
 
 /// Writes the live chunks of every pack that the plan rewrites, in parallel, and returns the new packs with their domains' folders.
 ///
 /// # Errors
 /// `Full` among others. What was written is taken away again: nothing names it, and room is what is short.
 pub fn run(context: &Context, facts: &Facts, plan: &Plan) -> Result<Vec<(String, SegmentPack)>> {
-    let pieces = pieces(facts, plan);
+    let pieces = pieces(&facts.table, &plan.fates);
     let (next, done, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(None::<Error>));
     std::thread::scope(|scope| {
         for _ in 0..context.workers.clamp(1, pieces.len().max(1)) {
@@ -63,25 +54,6 @@ pub fn take_away(context: &Context, packs: impl Iterator<Item = Digest>) {
     for pack in packs {
         let _ = context.vault.delete(&Key::pack(&pack));
     }
-}
-
-fn pieces<'a>(facts: &'a Facts, plan: &Plan) -> Vec<Piece<'a>> {
-    let table = &facts.table;
-    let mut pieces: Vec<(Piece, u64)> = Vec::new();
-    let rewritten = (0..table.packs.len()).filter(|n| plan.fates[*n] == Fate::Rewrite);
-    for n in rewritten {
-        let pack = &table.packs[n];
-        let kind = if table.holds(n) == Holds::Nodes { PackKind::Meta } else { PackKind::Data };
-        let same = |piece: &&mut (Piece, u64)| piece.0.domain == pack.domain && piece.0.kind == kind && piece.1 < PIECE_LEN;
-        match pieces.iter_mut().find(same) {
-            Some((piece, len)) => {
-                piece.packs.push(n);
-                *len += pack.stored_len;
-            }
-            None => pieces.push((Piece { domain: &pack.domain, kind, packs: vec![n] }, pack.stored_len)),
-        }
-    }
-    pieces.into_iter().map(|(piece, _)| piece).collect()
 }
 
 /// One thread's new packs.

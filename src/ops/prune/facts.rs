@@ -45,15 +45,17 @@ pub struct Facts {
     pub keepers: BTreeSet<(usize, usize)>,
 }
 
-/// Reads receipts, manifests and index segments; no pack, unless a segment is lost.
+/// Reads receipts, manifests and index segments; no pack, unless a segment is lost. What is `spared` counts as if a record said so.
 ///
 /// # Errors
 /// `Corrupt` or `Missing` if a record of the owner's, a receipt or a manifest cannot be read: nothing is deleted on ground that is not firm.
-pub fn gather(context: &Context) -> Result<Facts> {
+pub fn gather(context: &Context, spared: &BTreeSet<String>) -> Result<Facts> {
     let vault = context.vault;
     let owner = &context.reader.owner;
     let key = owner.sign.public();
-    let journal = Journal::load(vault, Some(&key))?;
+    let mut journal = Journal::load(vault, Some(&key))?;
+    let seq = journal.last_seq();
+    journal.spared.extend(spared.iter().map(|path| (path.clone(), seq)));
     let signers = SignerList::load(&*vault.store, Some(&key))?;
     let chain = vault.chain(&signers, |_| 0)?;
     // What strangers put beside it is verify's to tell, or they could stop every prune.

@@ -5,6 +5,7 @@
 
 mod compact;
 mod condemn;
+mod estimate;
 mod facts;
 mod mark;
 mod plan;
@@ -31,7 +32,7 @@ use crate::{
 
 use facts::Facts;
 use plan::in_place;
-use settle::Settled;
+use settle::{How, Settled};
 
 /// Least time for which a loose object is left alone, in ns: a seal may be about to name it.
 const LOOSE_NS: i128 = 86_400_000_000_000;
@@ -73,6 +74,9 @@ pub struct Context<'a> {
 
 /// Writes that were begun longer ago, and are still unfinished, belong to nobody: a day, in ns.
 const UNFINISHED_NS: i128 = 86_400_000_000_000;
+
+/// Bytes that are to stay free beside what is written: records, lists, and a file system's own.
+const ROOM_SPARE: u64 = 1 << 20;
 
 /// How often it is all done anew because the vault changed under it.
 const TRIES_MAX: usize = 6;
@@ -118,14 +122,19 @@ fn finish(context: &Context, mut report: Report, settled: Settled, began: Durati
 }
 
 fn once(context: &Context, options: &Options, settled: &mut Settled) -> Result<Report> {
-    let (mut facts, mut tally) = look(context)?;
-    settle::run(context, &facts, options, options.dry_run, settled)?;
-    if settled.is_stale {
+    let (mut facts, mut tally) = look(context, &BTreeSet::new())?;
+    let how = if options.dry_run { How::Plan } else { How::Delete };
+    settle::run(context, &facts, options, how, settled)?;
+    if settled.is_stale || !settled.would_spare.is_empty() {
         // What was spared is judged like everything else.
-        (facts, tally) = look(context)?;
+        (facts, tally) = look(context, &settled.would_spare)?;
     }
     let limits = limits(context, options);
     let mut plan = plan(&facts.table, &limits);
+    if let Some(text) = lacks_room(context, &facts, &plan)? {
+        context.sink.send(Event::Warning(text));
+        plan = in_place(&facts.table, &limits);
+    }
     let now_ns = context.clock.now_ns();
     let (condemned_loose, noted_loose) = loose(&facts, options, now_ns);
     let mut goes = condemn::goes(&facts, &plan, &condemned_loose, &tally);
@@ -154,18 +163,38 @@ fn once(context: &Context, options: &Options, settled: &mut Settled) -> Result<R
             drop(facts);
             settle_now(context, options, settled)?;
         } else if report.record.is_some() {
-            settle::run(context, &Facts { journal: journal(context)?, ..facts }, options, true, settled)?;
+            settle::run(context, &Facts { journal: journal(context)?, ..facts }, options, How::Look, settled)?;
         }
         context.vault.store.tidy(now_ns - UNFINISHED_NS)?;
     }
     Ok(report)
 }
 
+/// What to say if the store has no room for what the plan writes: it is better not begun. `None` if it has, or cannot tell.
+fn lacks_room(context: &Context, facts: &Facts, plan: &Plan) -> Result<Option<String>> {
+    let packs = plan.totals.bytes_written;
+    if packs == 0 {
+        return Ok(None);
+    }
+    let sidecars = packs * u64::from(context.vault.config.parity) / 100;
+    let segments: u64 = facts.segments.iter().filter_map(|(key, _)| facts.there.get(key)).sum();
+    let needs = packs + sidecars + 2 * segments + ROOM_SPARE;
+    let lacks = context.vault.store.room()?.filter(|free| *free < needs);
+    Ok(lacks.map(|free| {
+        let mib = |n: u64| n.div_ceil(1 << 20);
+        format!(
+            "writing packs anew takes up to {} MiB, and {} MiB are free where the vault lies, so only what is wholly dead goes; make room, or write less at a time (--max-rewrite)",
+            mib(needs),
+            free >> 20
+        )
+    }))
+}
+
 /// Deletes what was condemned a moment ago. What it condemned is condemned, whatever comes between.
 fn settle_now(context: &Context, options: &Options, settled: &mut Settled) -> Result<()> {
     let mut before = None;
     for _ in 1..TRIES_MAX {
-        match look(context).and_then(|(facts, _)| settle::run(context, &facts, options, false, settled)) {
+        match look(context, &BTreeSet::new()).and_then(|(facts, _)| settle::run(context, &facts, options, How::Delete, settled)) {
             Err(e) if matches!(e.kind(), ErrorKind::Missing | ErrorKind::Conflict) && before.as_ref() != Some(&e.chain()) => {
                 before = Some(e.chain());
                 context.vault.store.refresh();
@@ -173,17 +202,17 @@ fn settle_now(context: &Context, options: &Options, settled: &mut Settled) -> Re
             result => return result,
         }
     }
-    let (facts, _) = look(context)?;
-    settle::run(context, &facts, options, false, settled)
+    let (facts, _) = look(context, &BTreeSet::new())?;
+    settle::run(context, &facts, options, How::Delete, settled)
 }
 
 fn journal(context: &Context) -> Result<Journal> {
     Journal::load(context.vault, Some(&context.reader.owner.sign.public()))
 }
 
-/// Gathers the facts, and marks what wanted snapshots need.
-fn look(context: &Context) -> Result<(Facts, Tally)> {
-    let mut facts = facts::gather(context)?;
+/// Gathers the facts, and marks what wanted snapshots need. What is `spared` counts as if a record said so.
+fn look(context: &Context, spared: &BTreeSet<String>) -> Result<(Facts, Tally)> {
+    let mut facts = facts::gather(context, spared)?;
     let tally = mark(&facts.table, context.reader, facts.roots(), context.workers, context.cancel)?;
     if !tally.missing.is_empty() {
         let text =
@@ -219,7 +248,11 @@ fn loose(facts: &Facts, options: &Options, now_ns: i128) -> (BTreeSet<String>, V
 
 /// What waits: forgotten snapshots that can still come back, and what is condemned.
 pub fn list(context: &Context) -> Result<List> {
-    let facts = facts::gather(context)?;
+    let mut facts = facts::gather(context, &BTreeSet::new())?;
+    if facts.live.iter().any(|s| facts.condemned.contains_key(&s.key.manifest())) {
+        // Something came back: what it needs does not wait to be deleted.
+        (facts, _) = look(context, &BTreeSet::new())?;
+    }
     let settled = settle::look(context, &facts)?;
     report::list(context, &facts, settled.waiting)
 }

@@ -5,7 +5,10 @@
 
 use serde::Serialize;
 
-use crate::ops::prune::table::{Holds, Pack, Rank, Table};
+use crate::ops::prune::{
+    estimate,
+    table::{Holds, Pack, Rank, Table},
+};
 
 /// Bytes in a second that a rewrite gets through, reading and writing together: measured with `scripts/bench/prune` on 2 cores.
 const REWRITE_BYTES_PER_SEC: u64 = 150 << 20;
@@ -67,7 +70,8 @@ pub struct Totals {
     pub packs_rewritten: u64,
     /// Bytes of all packs before.
     pub bytes_before: u64,
-    /// Bytes of all packs after; an estimate by what padding and tables may add.
+    /// Bytes of all packs after: right but for some hundred bytes a pack where frames are copied as they are, an estimate where they are
+    /// compressed anew.
     pub bytes_after: u64,
     /// Dead bytes in packs before.
     pub unused_before: u64,
@@ -122,10 +126,12 @@ pub fn used(table: &Table, n: usize) -> Use {
 /// Makes a plan.
 pub fn plan(table: &Table, limits: &Limits) -> Plan {
     let uses: Vec<Use> = (0..table.packs.len()).map(|n| used(table, n)).collect();
-    decide(&table.packs, &uses, limits)
+    let fates = decide(&table.packs, &uses, limits);
+    let totals = totals(&table.packs, &uses, &fates, estimate::written(table, &fates, limits));
+    Plan { fates, totals }
 }
 
-fn decide(packs: &[Pack], uses: &[Use], limits: &Limits) -> Plan {
+fn decide(packs: &[Pack], uses: &[Use], limits: &Limits) -> Vec<Fate> {
     let counted = || (0..packs.len()).filter(|n| packs[*n].rank == Rank::Firm);
     let mut fates = vec![Fate::Keep; packs.len()];
     for n in counted() {
@@ -174,15 +180,14 @@ fn decide(packs: &[Pack], uses: &[Use], limits: &Limits) -> Plan {
             }
         }
     }
-    let totals = totals(packs, uses, &fates, limits);
-    Plan { fates, totals }
+    fates
 }
 
-fn totals(packs: &[Pack], uses: &[Use], fates: &[Fate], limits: &Limits) -> Totals {
-    let mut t = Totals::default();
-    let mut written = [0u64; 2];
+/// Adds it up; `written` are the packs that are written and their bytes.
+fn totals(packs: &[Pack], uses: &[Use], fates: &[Fate], written: (u64, u64)) -> Totals {
+    let mut t = Totals { objects_written: written.0, bytes_written: written.1, bytes_after: written.1, ..Totals::default() };
     for n in (0..packs.len()).filter(|n| packs[*n].rank == Rank::Firm) {
-        let Use { stored, live, is_meta, .. } = uses[n];
+        let Use { stored, live, .. } = uses[n];
         t.bytes_before += stored;
         t.unused_before += stored - live;
         match fates[n] {
@@ -194,16 +199,12 @@ fn totals(packs: &[Pack], uses: &[Use], fates: &[Fate], limits: &Limits) -> Tota
             Fate::Delete => t.packs_deleted += 1,
             Fate::Rewrite => {
                 t.packs_rewritten += 1;
-                t.bytes_after += live;
                 t.objects_read += 1;
                 t.bytes_read += stored;
-                written[usize::from(is_meta)] += live;
             }
         }
     }
     t.bytes_won = t.bytes_before.saturating_sub(t.bytes_after);
-    t.objects_written = written[0].div_ceil(limits.pack_len) + written[1].div_ceil(limits.meta_pack_len);
-    t.bytes_written = written[0] + written[1];
     let objects = t.objects_read + t.objects_written + t.packs_deleted + t.packs_rewritten;
     t.seconds = (t.bytes_read + t.bytes_written) as f64 / REWRITE_BYTES_PER_SEC as f64 + objects as f64 * OBJECT_SECS;
     t

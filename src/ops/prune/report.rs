@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     error::Result,
-    format::Line,
+    format::{Line, SnapshotId},
     ops::prune::{
         Context, Options, Waiting,
         facts::Facts,
@@ -15,6 +15,7 @@ use crate::{
     },
     store::Key,
     sys,
+    vault::load_snapshot,
 };
 
 /// Objects that nothing names.
@@ -49,6 +50,8 @@ pub struct Report {
     pub written_objects: u64,
     /// Their bytes.
     pub written_bytes: u64,
+    /// Bytes of all packs once what is condemned is deleted: as planned in a dry run, else what is there.
+    pub bytes_after: u64,
     /// The record that condemns; `None` if nothing goes.
     pub record: Option<String>,
     /// How long what is condemned can still come back, in seconds.
@@ -82,6 +85,7 @@ pub(super) fn of(context: &Context, facts: &Facts, plan: &Plan, tally: &Tally, g
         condemned_bytes: goes.iter().map(|line| len(&line.path)).sum::<Result<_>>()?,
         written_objects: 0,
         written_bytes: 0,
+        bytes_after: plan.totals.bytes_after,
         record: None,
         grace_secs: options.grace_secs,
         deleted_objects: 0,
@@ -96,9 +100,12 @@ pub(super) fn of(context: &Context, facts: &Facts, plan: &Plan, tally: &Tally, g
 
 impl Report {
     pub(super) fn written(&mut self, context: &Context, fresh: &[Line]) -> Result<()> {
+        self.bytes_after -= self.plan.bytes_written;
         for line in fresh {
             if let Some(key) = Key::parse(&line.path) {
-                self.written_bytes += context.vault.store.stat(&key)?.unwrap_or(0);
+                let len = context.vault.store.stat(&key)?.unwrap_or(0);
+                self.written_bytes += len;
+                self.bytes_after += if line.path.starts_with("packs/") { len } else { 0 };
             }
         }
         self.written_objects = fresh.len() as u64;
@@ -121,6 +128,10 @@ pub struct Pending {
     pub id: String,
     /// Sealer and number.
     pub snapshot: String,
+    /// When it was sealed, by the sealer's clock; `None` if its manifest cannot be read.
+    pub time: Option<String>,
+    /// The host that was sealed.
+    pub host: Option<String>,
     /// When it was forgotten.
     pub forgotten: String,
     /// Until when it can come back for certain; `None` if no prune has condemned its objects yet.
@@ -146,13 +157,23 @@ pub(super) fn list(context: &Context, facts: &Facts, waiting: Vec<Waiting>) -> R
     let forgotten = facts.journal.forgotten.iter().filter(|(_, forgotten)| !forgotten.gone);
     let mut rows: Vec<_> = forgotten.collect();
     rows.sort_by_key(|(_, forgotten)| forgotten.key.clone());
+    let owner = &context.reader.owner;
+    let manifest = |id: &SnapshotId| {
+        let committed = facts.chain.committed.iter().find(|c| c.id == *id)?;
+        load_snapshot(context.vault, owner, committed).ok().map(|s| s.manifest)
+    };
     let snapshots = rows
         .into_iter()
-        .map(|(id, forgotten)| Pending {
-            id: id.to_string(),
-            snapshot: forgotten.key.to_string(),
-            forgotten: sys::utc_text(forgotten.since_ns),
-            until: until(forgotten.seq).map(sys::utc_text),
+        .map(|(id, forgotten)| {
+            let manifest = manifest(id);
+            Pending {
+                id: id.to_string(),
+                snapshot: forgotten.key.to_string(),
+                time: manifest.as_ref().map(|m| sys::utc_text(m.time_ns)),
+                host: manifest.map(|m| m.host),
+                forgotten: sys::utc_text(forgotten.since_ns),
+                until: until(forgotten.seq).map(sys::utc_text),
+            }
         })
         .collect();
     Ok(List { snapshots, waiting })

@@ -37,6 +37,8 @@ pub struct Settled {
     pub spared: u64,
     /// What could not be carried out yet.
     pub waiting: Vec<Waiting>,
+    /// What a dry run found that it would spare.
+    pub would_spare: BTreeSet<String>,
     /// Whether the facts must be gathered anew before anything else is decided.
     pub is_stale: bool,
 }
@@ -49,25 +51,36 @@ struct Due<'a> {
     spared: Vec<Line>,
 }
 
-/// Deletes what is due, and adds it up in `settled`; `facts` are marked from all wanted snapshots. With `only_look`, tells what waits and changes
-/// nothing.
+/// What settling does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It deletes what is due.
+    Delete,
+    /// It finds out what it would spare.
+    Plan,
+    /// It tells what waits.
+    Look,
+}
+
+/// Deletes what is due, and adds it up in `settled`; `facts` are marked from all wanted snapshots.
 ///
 /// # Errors
 /// `Conflict` if a decision was written meanwhile; nothing was deleted, and it is to be done anew.
-pub fn run(context: &Context, facts: &Facts, options: &Options, only_look: bool, settled: &mut Settled) -> Result<()> {
-    settle(context, facts, options.shorten.then_some(options.grace_secs), options.force, only_look, settled)
+pub fn run(context: &Context, facts: &Facts, options: &Options, how: How, settled: &mut Settled) -> Result<()> {
+    settle(context, facts, options.shorten.then_some(options.grace_secs), options.force, how, settled)
 }
 
 /// Tells what waits.
 pub fn look(context: &Context, facts: &Facts) -> Result<Settled> {
     let mut settled = Settled::default();
-    settle(context, facts, None, false, true, &mut settled)?;
+    settle(context, facts, None, false, How::Look, &mut settled)?;
     Ok(settled)
 }
 
-fn settle(context: &Context, facts: &Facts, grace_max: Option<u64>, force: bool, only_look: bool, settled: &mut Settled) -> Result<()> {
+fn settle(context: &Context, facts: &Facts, grace_max: Option<u64>, force: bool, how: How, settled: &mut Settled) -> Result<()> {
     settled.waiting.clear();
     settled.is_stale = false;
+    let wanted = needed(facts, &[]);
     let mut due = Vec::new();
     let now_ns = context.clock.now_ns();
     let clock = if force { None } else { clock_is_wrong(context, facts, now_ns)? };
@@ -82,12 +95,14 @@ fn settle(context: &Context, facts: &Facts, grace_max: Option<u64>, force: bool,
         }
         let mut reasons = reasons(context, facts, condemnation, now_ns, grace_max, force)?;
         reasons.extend(clock.clone().filter(|_| reasons.is_empty()));
-        if !only_look && reasons.is_empty() {
+        let is_due = reasons.is_empty();
+        if is_due && how == How::Delete {
             due.push(Due { condemnation, lines, spared: Vec::new() });
             continue;
         }
+        let (stays, goes): (Vec<&Line>, Vec<&Line>) = lines.iter().partition(|line| wanted.contains(&line.path));
         let lens: Vec<u64> =
-            lines.iter().map(|line| facts.len(context, &line.path)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+            goes.iter().map(|line| facts.len(context, &line.path)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         let due_ns = due_ns(context, condemnation)?;
         settled.waiting.push(Waiting {
             record: condemnation.record.clone(),
@@ -96,8 +111,12 @@ fn settle(context: &Context, facts: &Facts, grace_max: Option<u64>, force: bool,
             due_ns: i64::try_from(due_ns).unwrap_or(i64::MAX),
             objects: lens.len() as u64,
             bytes: lens.iter().sum(),
+            wanted: stays.len() as u64,
             reasons,
         });
+        if is_due && how == How::Plan {
+            due.push(Due { condemnation, lines, spared: Vec::new() });
+        }
     }
     if due.is_empty() {
         return Ok(());
@@ -108,6 +127,11 @@ fn settle(context: &Context, facts: &Facts, grace_max: Option<u64>, force: bool,
     for due in &mut due {
         let lines = std::mem::take(&mut due.lines);
         (due.spared, due.lines) = lines.into_iter().partition(|line| needed.contains(&line.path));
+    }
+    if how == How::Plan {
+        settled.is_stale = !still.is_empty();
+        settled.would_spare = due.into_iter().flat_map(|due| due.spared).map(|line| line.path).collect();
+        return Ok(());
     }
     check_fresh(context, facts, &due)?;
     let intent = announce(context, facts, &due)?;
@@ -249,7 +273,12 @@ fn delete(context: &Context, facts: &Facts, due: &[Due], settled: &mut Settled) 
         context.cancel.check()?;
         let Some(key) = Key::parse(&line.path) else { continue };
         if let Some(len) = facts.len(context, &line.path)? {
-            context.vault.delete(&key)?;
+            context.vault.delete(&key).map_err(|e| match e.kind() {
+                ErrorKind::Unavailable | ErrorKind::Cancelled => e,
+                _ => {
+                    e.hint("what is left is condemned, and nothing wanted needs it: it goes with the next prune by somebody who may delete")
+                }
+            })?;
             settled.objects += 1;
             settled.bytes += len;
         }

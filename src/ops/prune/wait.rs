@@ -30,10 +30,12 @@ pub struct Waiting {
     pub due: String,
     /// The same, in ns since 1970.
     pub due_ns: i64,
-    /// Objects that are still there.
+    /// Objects that are still there and go.
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Objects that were condemned with them, are needed again, and stay.
+    pub wanted: u64,
     /// What it waits for, in words. Empty if the next `prune` carries it out.
     pub reasons: Vec<String>,
 }

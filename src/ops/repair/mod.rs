@@ -7,6 +7,7 @@ mod foundations;
 mod objects;
 mod redundancy;
 mod source;
+mod survey;
 
 pub use source::{FromSource, from_source};
 
@@ -19,13 +20,15 @@ use crate::{
     event::{Event, Sink},
     format::Config,
     ops::verify::{self, Pruned},
-    store::{Key, Store},
-    sys::Cancel,
+    store::{self, Key, Store},
+    sys::{Cancel, Clock},
     vault::{Finding, SignerList, Vault, read_either, removed_keys},
 };
 
 /// Times that receipts may lead to others that are missing.
 const ROUNDS_MAX: usize = 64;
+/// Times that an object is put in place while other repairs take the place where the damaged one is to be kept.
+const ATTEMPTS_MAX: u32 = 10;
 /// Longest `VAULT` looked at, in bytes.
 const CONFIG_LEN_MAX: usize = 64 << 10;
 
@@ -37,10 +40,14 @@ pub struct Context<'a> {
     pub from: &'a [Arc<dyn Store>],
     /// The owner's public key, if this host knows it.
     pub owner: Option<String>,
+    /// Time.
+    pub clock: &'a dyn Clock,
     /// Where events go.
     pub sink: &'a dyn Sink,
     /// Stops the work.
     pub cancel: &'a Cancel,
+    /// Threads that look for damage; with one, everything is done in the same order each time.
+    pub workers: usize,
 }
 
 /// What is looked at.
@@ -102,7 +109,8 @@ pub struct Report {
 /// # Errors
 /// `NoVault` if neither `VAULT` nor its second copy can be read; `Usage` if a copy is of another vault; what the store says when writing fails.
 ///
-/// Cost: `Scope::Everything` reads everything; a damaged pack takes its size in memory, and 5 MiB.
+/// Cost: `Scope::Everything` reads everything, sidecars too, on all threads, of which each holds 1 MiB and a sidecar; a damaged pack takes its
+/// size in memory, and 5 MiB.
 pub fn run(context: &Context, scope: &Scope) -> Result<Report> {
     let vault = open(context)?;
     let mut report = Report::default();
@@ -125,7 +133,12 @@ pub fn run(context: &Context, scope: &Scope) -> Result<Report> {
         chain.removed = removed_keys(&*vault.store, owner, vault.config.id)?;
     }
     let mut listed = verify::listed(&chain);
-    pruned.apply(&mut listed);
+    let waiting = pruned.apply(&mut listed);
+    if !waiting.is_empty() {
+        // What is left of them is needed by an undelete; what is not there may never have been.
+        let sizes = survey::sizes(&*vault.store)?;
+        listed.extend(waiting.into_iter().filter(|(key, _)| sizes.contains_key(key)));
+    }
     objects::restore(&mut work, &listed, scope)?;
     redundancy::renew(&mut work, &listed, scope)?;
     report.repaired.sort();
@@ -161,8 +174,19 @@ impl Work<'_> {
     fn put(&mut self, key: &Key, bytes: &[u8], how: How) -> Result<()> {
         let store = &*self.context.store;
         let there = store.stat(key)?.is_some();
-        let aside = aside(store, key)?;
-        store.replace(key, bytes, &aside)?;
+        let mut place = aside(store, key)?;
+        for attempt in 1.. {
+            let Err(e) = store.replace(key, bytes, &place) else { break };
+            if store::get_all(store, key, bytes.len()).is_ok_and(|now| now == bytes) {
+                // Another repair was quicker.
+                return Ok(());
+            }
+            if attempt == ATTEMPTS_MAX || store.stat(&place)?.is_none() {
+                return Err(e);
+            }
+            place = aside(store, key)?;
+        }
+        let aside = place;
         let with = match how {
             How::Parity => "by its sidecar",
             How::Copy => "by its second copy",

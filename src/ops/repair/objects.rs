@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use crate::{
     error::{ErrorKind, Result},
     format::{Digest, digest},
-    ops::repair::{How, Scope, Work, asides},
+    ops::{
+        repair::{How, Scope, Work, asides, survey},
+        verify::Pruned,
+    },
     store::{self, Key, Store},
-    vault::{Finding, Mended, hash_of, is_damage, mend, mend_from},
+    vault::{Finding, Mended, hash_of, is_damage, mend, mend_from, mend_together},
 };
 
 /// Longest object fetched whole, in bytes.
@@ -15,10 +18,19 @@ const OBJECT_LEN_MAX: usize = 2 << 30;
 
 /// Puts every object of `listed` right that is in scope and is not what its hash says.
 pub fn restore(work: &mut Work, listed: &BTreeMap<Key, Digest>, scope: &Scope) -> Result<()> {
-    for (key, wanted) in listed.iter().filter(|(key, _)| scope.holds(key)) {
+    let items: Vec<survey::Item> = listed.iter().filter(|(key, _)| scope.holds(key)).collect();
+    let (store, sizes) = (&*work.context.store, survey::sizes(&*work.context.store)?);
+    let len = |key: &Key| sizes.get(key).copied().unwrap_or(0);
+    let damaged = survey::find(work, &items, len, |key, wanted| is_sound(store, key, wanted).map(|sound| !sound))?;
+    work.report.objects += items.len() as u64;
+    if damaged.is_empty() {
+        return Ok(());
+    }
+    // What a prune has deleted meanwhile is not brought back.
+    let pruned = Pruned::load(work.vault, work.context.owner.as_deref(), &mut Vec::new())?;
+    for (key, wanted) in damaged {
         work.context.cancel.check()?;
-        work.report.objects += 1;
-        if is_sound(&*work.context.store, key, wanted)? {
+        if pruned.is_going(key.as_str()) {
             continue;
         }
         match find(work, key, wanted)? {
@@ -83,10 +95,17 @@ fn find(work: &Work, key: &Key, wanted: &Digest) -> Result<Found> {
             Err(e) => reasons.push(e.chain()),
         }
     }
-    // Both copies may be hurt in different places.
+    // Copies may be hurt in different places.
     for other in work.context.from.iter().filter(|_| key.sidecar().is_some()) {
         if let Ok(mended) = mend(&**other, key, wanted) {
             return Ok(Ok((mended.bytes, How::Other)));
+        }
+    }
+    if key.sidecar().is_some() && !work.context.from.is_empty() {
+        let stores: Vec<&dyn Store> = [&work.context.store].into_iter().chain(work.context.from).map(|store| &**store).collect();
+        match mend_together(&stores, key, wanted) {
+            Ok(mended) => return Ok(Ok((mended.bytes, How::Other))),
+            Err(e) => reasons.push(e.chain()),
         }
     }
     if reasons.is_empty() {

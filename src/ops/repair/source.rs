@@ -85,7 +85,9 @@ pub fn from_source(
         let lines = packs.iter().map(|(path, digest)| Line { digest: *digest, path: path.clone() }).collect();
         let list = Journal::put_list(context.vault, lines)?;
         let condemn = Decision::Condemn { list, fresh: None, grace_secs: GRACE_SECS };
-        Journal::append(context.vault, owner, context.clock.now_ns(), vec![condemn])?;
+        // All that anybody needs of them is elsewhere now: that they are damaged is no damage any more.
+        let decisions = packs.keys().cloned().map(Decision::Loose).chain([condemn]).collect();
+        Journal::append(context.vault, owner, context.clock.now_ns(), decisions)?;
         done.replaced = packs.into_keys().collect();
     }
     Ok(done)

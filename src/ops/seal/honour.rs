@@ -1,12 +1,12 @@
 //! What the owner condemned, as a sealer honours it: nothing new builds on it (docs/FORMAT.md section 7.1).
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::{
     catalog::{Catalog, PackStart, ShortId, short_id},
     error::Result,
     event::Event,
-    format::SegmentPack,
+    format::{Digest, SegmentPack},
     ops::seal::{Context, memory::Known, start_of},
     pack::Unwrap,
     store::Key,
@@ -77,7 +77,13 @@ impl Gone {
     /// Looks once more, just before the receipt. Returns the lines by which the receipt says what the seal honours, or `None` if it built on
     /// something that was condemned since it began and is nowhere else. A listing, if nothing came.
     pub fn honour(&self, context: &Context, catalog: &Catalog, known: &Known, packs: &[SegmentPack]) -> Result<Option<Honoured>> {
-        let lines = |journal: &Journal| Some(journal.condemnations.iter().filter(|c| !c.settled).map(|c| (c.digest, c.key())).collect());
+        // The newest record beside them: whoever takes it away later is noticed.
+        let condemned = |journal: &Journal| journal.condemnations.iter().filter(|c| !c.settled).map(|c| (c.key(), c.digest)).collect();
+        let lines = |journal: &Journal| {
+            let mut lines: BTreeMap<Key, Digest> = condemned(journal);
+            lines.extend(journal.newest().map(|(digest, key)| (key, digest)));
+            Some(lines.into_iter().map(|(key, digest)| (digest, key)).collect())
+        };
         let seen = |name: &String| self.journal.records.contains(name);
         if signed_records(context.vault)?.iter().all(seen) {
             return Ok(lines(&self.journal));

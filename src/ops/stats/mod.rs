@@ -15,7 +15,8 @@ use serde::Serialize;
 use crate::{
     error::Result,
     ops::look::{Look, SnapshotRow},
-    store,
+    store::{self, Key},
+    vault::{Journal, Reader},
 };
 
 const DAY_NS: f64 = 86_400e9;
@@ -59,12 +60,19 @@ pub struct Report {
     pub newest_bytes: u64,
     /// Bytes of the files in all of them, each counted whole.
     pub logical_bytes: u64,
-    /// Bytes of all distinct chunks, directories included, before compression.
+    /// Bytes of all distinct chunks, directories included, before compression. What only forgotten snapshots have counts as long as it is
+    /// there.
     pub unique_bytes: u64,
     /// The same, compressed.
     pub compressed_bytes: u64,
     /// Bytes of all objects.
     pub stored_bytes: u64,
+    /// Forgotten snapshots that can still come back.
+    pub forgotten: usize,
+    /// Objects that prune condemned and that are still there.
+    pub condemned_objects: u64,
+    /// Bytes of them; part of `stored_bytes`.
+    pub condemned_bytes: u64,
     /// Objects by kind.
     pub objects: Vec<Objects>,
     /// Logical bytes for each distinct one.
@@ -86,7 +94,9 @@ pub struct Report {
 /// Counts what is there: from the list of objects, the manifests and the index. Reads no directory.
 pub fn run(look: &Look) -> Result<Report> {
     let all = || (0..look.line.len()).map(|n| look.line.snapshot(n));
-    let objects = objects(look)?;
+    let there = store::list_all(&*look.dirs.reader().vault.store, "")?;
+    let objects = objects(&there);
+    let (forgotten, condemned) = going(look, &there)?;
     let stored_bytes = objects.iter().map(|o| o.bytes).sum();
     let (unique_bytes, compressed_bytes) = look.dirs.reader().with_index(|index| index.bytes());
     let logical_bytes = all().map(|s| s.manifest.stats.logical_bytes).sum();
@@ -102,6 +112,9 @@ pub fn run(look: &Look) -> Result<Report> {
         unique_bytes,
         compressed_bytes,
         stored_bytes,
+        forgotten,
+        condemned_objects: condemned.objects,
+        condemned_bytes: condemned.bytes,
         objects,
         dedup_ratio: ratio(logical_bytes, unique_bytes),
         compression_ratio: ratio(unique_bytes, compressed_bytes),
@@ -112,18 +125,33 @@ pub fn run(look: &Look) -> Result<Report> {
     })
 }
 
-fn objects(look: &Look) -> Result<Vec<Objects>> {
+fn objects(there: &[(Key, u64)]) -> Vec<Objects> {
     let mut objects: Vec<Objects> = ["packs", "parity", "index", "snaps", "other"]
         .iter()
         .map(|kind| Objects { kind: (*kind).to_owned(), ..Objects::default() })
         .collect();
-    for (key, len) in store::list_all(&*look.dirs.reader().vault.store, "")? {
+    for (key, len) in there {
         let folder = key.as_str().split('/').next().unwrap_or_default();
         let at = objects.iter().position(|o| o.kind == folder).unwrap_or(objects.len() - 1);
         objects[at].objects += 1;
         objects[at].bytes += len;
     }
-    Ok(objects)
+    objects
+}
+
+/// Forgotten snapshots that can still come back, and what is condemned and still there.
+fn going(look: &Look, there: &[(Key, u64)]) -> Result<(usize, Objects)> {
+    let Reader { vault, owner, .. } = look.dirs.reader();
+    let journal = Journal::load(vault, Some(&owner.sign.public()))?;
+    let mut paths = BTreeSet::new();
+    for condemnation in journal.condemnations.iter().filter(|c| !c.settled) {
+        paths.extend(journal.condemned(vault, condemnation)?.into_iter().map(|line| line.path));
+    }
+    let mut condemned = Objects { kind: "condemned".to_owned(), ..Objects::default() };
+    for (_, len) in there.iter().filter(|(key, _)| paths.contains(key.as_str())) {
+        (condemned.objects, condemned.bytes) = (condemned.objects + 1, condemned.bytes + len);
+    }
+    Ok((journal.forgotten.values().filter(|forgotten| !forgotten.gone).count(), condemned))
 }
 
 fn ratio(a: u64, b: u64) -> f64 {

@@ -15,11 +15,12 @@ const SIGNATURE_LEN_MAX: usize = 1 << 20;
 
 /// Second copies with their hashes, and the sidecars of what is `listed`. Those that are not there cost nothing but a chance: a seal that died may not
 /// have come to make them, and a repair does.
+#[derive(Default)]
 pub struct Beside {
     /// Second copies.
     pub copies: BTreeMap<Key, Digest>,
     /// Packs that have a sidecar, and its length in bytes.
-    pub sidecars: Vec<(Key, u64)>,
+    pub sidecars: BTreeMap<Key, u64>,
 }
 
 /// Finds them, by one listing.
@@ -53,21 +54,16 @@ pub fn check_signatures(store: &dyn Store, listed: &BTreeMap<Key, Digest>, damag
     Ok(findings)
 }
 
-/// Reads sidecars; what is wrong with them. Each is held in memory: 0.9 MiB for a pack of 16 MiB at 5 %.
-pub fn check(store: &dyn Store, sidecars: &[(Key, u64)], cancel: &Cancel) -> Result<Vec<Finding>> {
-    let mut findings = Vec::new();
-    for (pack, _) in sidecars {
-        cancel.check()?;
-        let Some(key) = pack.sidecar() else { continue };
-        let text = "it is not what it was; the pack that it belongs to has nothing from it";
-        match is_whole_sidecar(store, pack) {
-            Ok(true) => (),
-            Ok(false) => findings.push(Finding::of(Trouble::Altered, key.as_str(), text)),
-            // Deleted with its pack, meanwhile.
-            Err(e) if e.kind() == ErrorKind::Missing => (),
-            Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
-            Err(e) => findings.push(Finding::new(key.as_str(), e.chain())),
-        }
+/// Reads the sidecar of a pack; what is wrong with it. It is held in memory: 0.9 MiB for a pack of 16 MiB at 5 %.
+pub fn check(store: &dyn Store, pack: &Key) -> Result<Option<Finding>> {
+    let Some(key) = pack.sidecar() else { return Ok(None) };
+    let text = "it is not what it was; the pack that it belongs to has nothing from it";
+    match is_whole_sidecar(store, pack) {
+        Ok(true) => Ok(None),
+        Ok(false) => Ok(Some(Finding::of(Trouble::Altered, key.as_str(), text))),
+        // Deleted with its pack, meanwhile.
+        Err(e) if e.kind() == ErrorKind::Missing => Ok(None),
+        Err(e) if e.kind() == ErrorKind::Cancelled => Err(e),
+        Err(e) => Ok(Some(Finding::new(key.as_str(), e.chain()))),
     }
-    Ok(findings)
 }

@@ -1,5 +1,7 @@
 //! The chain, as verify tells it; the next time is held against what was seen this time.
 
+use std::collections::BTreeSet;
+
 use crate::{
     error::Result,
     event::Event,
@@ -23,7 +25,7 @@ pub fn walk(context: &Context, report: &mut Report) -> Result<(Chain, u32)> {
 }
 
 /// Notes what was seen, for the next time, if this host has a state directory. That it could not is worth a word, no more.
-pub fn remember(context: &Context, chain: &Chain, signers: u32) {
+pub fn remember(context: &Context, chain: &Chain, signers: u32, decisions: &BTreeSet<String>) {
     if !context.state.path().is_dir() {
         return;
     }
@@ -36,6 +38,7 @@ pub fn remember(context: &Context, chain: &Chain, signers: u32) {
             }
         }
         context.state.keep_heads(&heads)?;
+        context.state.saw_decisions(decisions)?;
         context.state.keep_signers_seen(signers.max(context.state.signers_seen()?))
     };
     if let Err(e) = note() {

@@ -86,9 +86,10 @@ pub fn choose(context: &Context, extent: Extent, depth: Depth, sizes: &BTreeMap<
         return Ok(Chosen { packs, until: None, ledger: Proofs::default() });
     }
     let (ledger, place) = (Proofs::load(&context.state.catalog())?, context.vault.store.describe());
-    let last = |key: &Key| key.digest().and_then(|pack| ledger.last(&place, &pack, proof_depth(depth)));
+    let now = now_secs(context);
+    let last = |key: &Key| key.digest().and_then(|pack| ledger.last(&place, &pack, proof_depth(depth), now));
     if let Some(within) = extent.within {
-        let since = now_secs(context).saturating_sub(within.as_secs());
+        let since = now.saturating_sub(within.as_secs());
         packs.retain(|key| last(key).is_none_or(|secs| secs < since));
     }
     // Never read comes before everything.

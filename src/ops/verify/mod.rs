@@ -14,7 +14,8 @@ mod pruned;
 pub(in crate::ops) use objects::listed;
 pub(in crate::ops) use pruned::Pruned;
 
-pub(in crate::ops) use beside::{check as check_sidecars, check_signatures, find as find_beside};
+use beside::Beside;
+pub(in crate::ops) use beside::{check as check_sidecar, check_signatures, find as find_beside};
 pub use extent::{Extent, Sample};
 
 use std::collections::{BTreeSet, HashSet};
@@ -183,28 +184,30 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
     let taken = taken_away(context.vault, &chain, &report.damage, |id| pruned.is_forgotten(id))?;
     report.notices.retain(|notice| taken.iter().all(|f| f.object != notice.object));
     report.damage.extend(taken);
+    report.damage.extend(pruned.taken_away(&chain, Some(context.state))?);
     report.snapshots -= chain.committed.iter().filter(|committed| pruned.is_forgotten(&committed.id)).count() as u64;
     let mut listed = objects::listed(&chain);
-    pruned.apply(&mut listed);
+    let mut waiting = pruned.apply(&mut listed);
     if let Some(id) = extent.snapshot {
         let packs = packs_of(context, &chain, &id)?;
+        waiting.clear();
         listed.retain(|key, _| !key.as_str().starts_with("packs/") || key.digest().is_some_and(|pack| packs.contains(&pack)));
     }
     objects::present(context, &listed, &pruned, &mut report)?;
     let mut read = None;
     if depth >= Depth::Packs {
         let mut all = listed.clone();
+        all.extend(waiting);
+        let mut beside = Beside::default();
         if context.vault.config.parity > 0 {
-            let beside = beside::find(&*context.vault.store, &listed)?;
-            all.extend(beside.copies);
-            report.damage.extend(beside::check(&*context.vault.store, &beside.sidecars, context.cancel)?);
+            beside = beside::find(&*context.vault.store, &all)?;
+            all.append(&mut beside.copies);
             let copies = beside::check_signatures(&*context.vault.store, &listed, &report.damage, context.cancel)?;
             report.damage.extend(copies);
-            report.bytes += beside.sidecars.iter().map(|(_, len)| len).sum::<u64>();
         }
         let sizes = objects::sizes(context, &all)?;
         let chosen = extent::choose(context, extent, depth, &sizes)?;
-        let whole = objects::reread(context, &all, &sizes, &chosen, &mut report)?;
+        let whole = objects::reread(context, &all, &sizes, &beside.sidecars, &chosen, &mut report)?;
         report.packs = sizes.keys().filter(|key| key.as_str().starts_with("packs/")).count() as u64;
         report.packs_read = whole.len() as u64;
         read = Some((chosen, whole));
@@ -220,11 +223,13 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
     held::check(context, &chain, &mut report)?;
     if !report.is_clean() {
         // A prune may have gone on meanwhile.
-        Pruned::load(context.vault, owner.as_deref(), &mut Vec::new())?.excuse(&mut report);
+        let pruned = Pruned::load(context.vault, owner.as_deref(), &mut Vec::new())?;
+        pruned.excuse(&mut report.damage);
+        pruned.excuse_files(&mut report.damaged_files);
     }
     settle(&mut report.damage);
     if report.is_clean() && report.forks.is_empty() {
-        chain::remember(context, &chain, signers);
+        chain::remember(context, &chain, signers, &pruned.newest());
     }
     report.seconds = (context.clock.monotonic() - began).as_secs_f64();
     Ok(report)

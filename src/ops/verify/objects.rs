@@ -8,7 +8,7 @@ use std::{
 use crate::{
     error::{ErrorKind, Result},
     format::{Digest, Digester, SnapshotKey},
-    ops::verify::{Context, Report, extent::Chosen, in_parallel, pruned::Pruned},
+    ops::verify::{Context, Report, beside, extent::Chosen, in_parallel, pruned::Pruned},
     store::{self, Key},
     vault::{Chain, Finding, Trouble},
 };
@@ -75,17 +75,19 @@ pub fn sizes(context: &Context, listed: &BTreeMap<Key, Digest>) -> Result<BTreeM
     Ok(sizes)
 }
 
-/// Reads the packs that were chosen, and every other object, and holds each against its hash. Returns the packs that were whole.
+/// Reads the packs that were chosen, each with its sidecar if `sidecars` has it, and every other object, and holds each against its hash.
+/// Returns the packs that were whole.
 pub fn reread(
     context: &Context,
     listed: &BTreeMap<Key, Digest>,
     sizes: &BTreeMap<Key, u64>,
+    sidecars: &BTreeMap<Key, u64>,
     chosen: &Chosen,
     report: &mut Report,
 ) -> Result<Vec<Digest>> {
     let small = listed.keys().filter(|key| !key.as_str().starts_with("packs/"));
     let objects: Vec<(&Key, &Digest)> = small.chain(&chosen.packs).filter_map(|key| listed.get_key_value(key)).collect();
-    let total = objects.iter().filter_map(|(key, _)| sizes.get(*key)).sum();
+    let total = objects.iter().filter_map(|(key, _)| Some(sizes.get(*key)? + sidecars.get(*key).unwrap_or(&0))).sum();
     let whole: Mutex<Vec<Digest>> = Mutex::default();
     let began = context.clock.monotonic();
     let found: Mutex<(u64, u64, Vec<Finding>)> = Mutex::default();
@@ -106,16 +108,24 @@ pub fn reread(
             Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
             Err(e) => Some(Finding::new(key.as_str(), e.chain())),
         };
+        let of_sidecar = match sidecars.get(*key) {
+            Some(_) => beside::check(&*context.vault.store, key)?,
+            None => None,
+        };
         let mut found = found.lock().expect("nobody panics while holding the findings");
-        found.0 += len;
+        found.0 += len + sidecars.get(*key).unwrap_or(&0);
         found.1 += 1;
-        found.2.extend(finding);
+        found.2.extend(finding.into_iter().chain(of_sidecar));
         context.told(began, found.1, found.0, total);
         Ok(())
     })?;
     let (bytes, _, findings) = found.into_inner().expect("nobody panicked while holding the findings");
     report.bytes += bytes;
     report.damage.extend(findings);
+    // Those of packs that are gone are few.
+    for pack in sidecars.keys().filter(|pack| !sizes.contains_key(*pack)) {
+        report.damage.extend(beside::check(&*context.vault.store, pack)?);
+    }
     Ok(whole.into_inner().expect("nobody panicked while holding the list"))
 }
 

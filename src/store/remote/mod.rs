@@ -395,6 +395,8 @@ fn full() -> Failure {
 const FOLDERS_AT_ONCE: usize = 32;
 /// Folders of one level that a glance looks into: a vault of a few hundred packs has more.
 const GLANCE_FOLDERS: usize = 64;
+/// Files that a glance shows, as many as a page of S3.
+const GLANCE_FILES: usize = 1000;
 
 /// Lists a tree of folders, several at once: a round trip for each, one after the other, would take minutes.
 fn list_folders(folder: &str, depth_max: usize, list: &(dyn Fn(&str) -> Attempt<Folder> + Sync)) -> Attempt<Page> {
@@ -404,8 +406,12 @@ fn list_folders(folder: &str, depth_max: usize, list: &(dyn Fn(&str) -> Attempt<
 
 /// What lies in a tree of folders if it has few of them.
 fn glance_folders(folder: &str, depth_max: usize, list: &(dyn Fn(&str) -> Attempt<Folder> + Sync)) -> Attempt<Option<Vec<Found>>> {
-    let found = walk_folders(folder, depth_max, GLANCE_FOLDERS, list)?;
-    Ok(found.filter(|found| found.iter().all(|found| !found.tag.is_empty())))
+    Ok(walk_folders(folder, depth_max, GLANCE_FOLDERS, list)?.and_then(at_a_glance))
+}
+
+/// What a list showed if it is short and every object in it bears a mark.
+fn at_a_glance(found: Vec<Found>) -> Option<Vec<Found>> {
+    (found.len() <= GLANCE_FILES && found.iter().all(|found| !found.tag.is_empty())).then_some(found)
 }
 
 /// All files of a tree of folders; `None` once a level has more than `width_max` folders.

@@ -157,6 +157,7 @@ impl WebDav {
             };
             let whole = if path.is_empty() { inside.to_owned() } else { format!("{path}/{inside}") };
             if is_folder(entry) {
+                self.made().insert(format!("{}{}/", self.folder, encoded(&whole, false)));
                 found.push(Found { path: format!("{whole}/"), ..Found::default() });
             } else if let Some(len) = xml::text(entry, "getcontentlength").and_then(|len| len.parse().ok()) {
                 let stored_ns = stored(entry);
@@ -254,16 +255,12 @@ impl Backend for WebDav {
     fn put(&self, path: &str, bytes: &[u8]) -> Attempt<Put> {
         let (above, _) = path.rsplit_once('/').map_or(("", path), |(above, name)| (above, name));
         let above = if above.is_empty() { String::new() } else { format!("{above}/") };
+        self.make_folders(&above)?;
         // Under another name first: readers would see the beginning of an object that is still being written.
         let random: [u8; 8] = sys::random().map_err(Failure::lasting)?;
         let unfinished = format!("{above}{}{}", super::UNFINISHED, hex(&random));
-        let write = || self.call("PUT", self.url(&unfinished), Vec::new(), Some(bytes), LIST_MAX);
-        let mut answer = write()?;
-        if matches!(answer.status, 403 | 404 | 405 | 409 | 500) {
-            // The first object of its folder: 409 by RFC 4918, and whatever else servers say instead.
-            self.make_folders(&above)?;
-            answer = write()?;
-        }
+        // Without its folder a large object is not even read to its end.
+        let answer = self.call("PUT", self.url(&unfinished), Vec::new(), Some(bytes), LIST_MAX).inspect_err(|_| self.made().clear())?;
         match answer.status {
             200 | 201 | 204 => (),
             404 | 409 => {
@@ -337,7 +334,7 @@ impl Backend for WebDav {
             Ok(None) => super::glance_folders(folder, DEPTH_MAX, &|path| self.folder(path)),
             // More than a glance takes.
             Err(failure) if failure.error.kind() == ErrorKind::Corrupt => Ok(None),
-            other => other,
+            other => Ok(other?.and_then(super::at_a_glance)),
         }
     }
 
