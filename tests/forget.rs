@@ -196,6 +196,40 @@ fn a_copied_vault_is_judged_as_the_original() {
     assert!(groups[0].rows.iter().all(|row| row.doubt.is_none()), "nothing is in doubt where everything would be");
 }
 
+/// A vault that was put back by a machine whose clock stood in the past, or by a tool that sets times.
+#[test]
+fn a_store_whose_clock_was_behind_makes_no_single_moment_of_a_whole_history() {
+    for stored in [0, START - 400 * DAY] {
+        let mut all = days("host1", 21);
+        all.iter_mut().for_each(|c| c.stored_ns = Some(stored));
+        all.push(candidate("host1", 22, START + 21 * DAY));
+        assert_eq!(kept(&judged(&Policy { daily: 10, ..Policy::default() }, all.clone()), "host1"), (13..=22).collect::<Vec<_>>());
+        let kept_last = kept(&judged(&Policy { last: 5, ..Policy::default() }, all), "host1");
+        assert_eq!(kept_last, (18..=22).collect::<Vec<_>>());
+    }
+}
+
+/// A vault on the machine's own disk: while its clock is ahead, so is the store's.
+#[test]
+fn a_seal_while_both_clocks_were_ahead_does_not_eat_the_days_up_to_that_moment() {
+    let mut all = days("host1", 36);
+    let ahead = START + 35 * DAY;
+    (all[21].time_ns, all[21].stored_ns) = (ahead, Some(ahead));
+    let kept = kept(&judged(&Policy { daily: 20, ..Policy::default() }, all), "host1");
+    assert!((17..=36).filter(|seq| *seq != 22).all(|seq| kept.contains(&seq)), "{kept:?}");
+}
+
+/// A copy gets its objects in batches, with the times of the copy: `--keep-last` counts days there as anywhere.
+#[test]
+fn many_seals_after_a_copy_came_back_push_out_no_days() {
+    let mut all = days("host1", 21);
+    let batch = all[20].time_ns + HOUR;
+    all[9..].iter_mut().for_each(|c| c.stored_ns = Some(batch));
+    all.extend((0..12).map(|n| candidate("host1", 22 + n, START + 21 * DAY + i128::from(n) * HOUR / 60)));
+    let kept = kept(&judged(&Policy { last: 12, ..Policy::default() }, all), "host1");
+    assert!((11..=21).all(|seq| kept.contains(&seq)), "{kept:?}");
+}
+
 #[test]
 fn a_host_that_calls_itself_like_another_does_not_count_with_it() {
     let mut all = days("web", 5);

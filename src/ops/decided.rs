@@ -10,7 +10,7 @@ use crate::{
 /// # Errors
 /// `Corrupt` if one is gone: by what is left, a prune might delete what somebody undeleted.
 pub fn check(vault: &Vault, owner: &OwnerKeys, state: &StateDir) -> Result<()> {
-    let seen = state.decisions_seen()?;
+    let seen = state.decisions_seen(&vault.store.describe())?;
     if seen.is_empty() {
         return Ok(());
     }
@@ -28,5 +28,8 @@ pub fn check(vault: &Vault, owner: &OwnerKeys, state: &StateDir) -> Result<()> {
 pub fn remember(vault: &Vault, owner: &OwnerKeys, state: &StateDir) -> Result<()> {
     let journal = Journal::load(vault, Some(&owner.sign.public()))?;
     state.create()?;
-    state.saw_decisions(&journal.newest().filter_map(|(_, key)| Journal::record_at(key.as_str()).map(str::to_owned)).collect())
+    state.saw_decisions(
+        &vault.store.describe(),
+        &journal.newest().filter_map(|(_, key)| Journal::record_at(key.as_str()).map(str::to_owned)).collect(),
+    )
 }

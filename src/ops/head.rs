@@ -54,7 +54,7 @@ pub fn accept(vault: &Vault, state: &StateDir) -> Result<()> {
     state.create()?;
     state.keep_heads(&chain.heads())?;
     state.keep_signers_seen(signers.number)?;
-    state.keep_decisions_seen(&BTreeSet::new())?;
+    state.keep_decisions_seen(&vault.store.describe(), &BTreeSet::new())?;
     state.keep_lost(&[])?;
     state.keep_foreign(&[])
 }

@@ -18,6 +18,8 @@ pub enum Pinned {
     ByHand,
     /// The one sealed after it looked like an accident or an attack.
     BeforeSuspicious,
+    /// The one sealed after it cannot be read, so nobody knows whether it looked like that.
+    BeforeUnreadable,
 }
 
 /// The snapshots among `all` that are pinned. What was said by hand counts most; a sealer's manifests pin snapshots of its own only.

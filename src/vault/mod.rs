@@ -71,10 +71,10 @@ pub use write::{CommitFacts, Honour, Honoured, NewSnapshot, Writer};
 use std::sync::Arc;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{Config, PackKind, SegmentPack},
     pack::{PackBuilder, ParityEncoder, SealedPack, Wrap},
-    store::{Key, Store},
+    store::{self, Key, Store},
 };
 
 /// Longest small public object accepted, in bytes.
@@ -101,7 +101,12 @@ impl Vault {
                 Error::no_vault(format!("no vault at {}", store.describe())).hint("check the path, or make one: coffre --vault PATH init")
             );
         }
-        let config = second::read_either(&*store, &key, PUBLIC_LEN_MAX, |bytes| Config::decode(&bytes))?;
+        let read = |key: &Key| store::get_all(&*store, key, PUBLIC_LEN_MAX).and_then(|bytes| Config::decode(&bytes));
+        let config = match read(&key) {
+            // What a newer coffre wrote is neither.
+            Err(e) if matches!(e.kind(), ErrorKind::Missing | ErrorKind::Corrupt) => read(&key.second()).map_err(|_| e)?,
+            other => other?,
+        };
         store.hold(config.lock_days);
         Ok(Self { store, config })
     }

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::{Error, Result},
-    format::{GcRecord, SnapshotId, SnapshotKey, VaultId, hex, unhex},
+    format::{GcRecord, SnapshotId, SnapshotKey, VaultId, digest, hex, unhex},
     pack::HEADERS_LEN_MAX,
     sys,
     vault::keys::SealerKeys,
@@ -179,22 +179,23 @@ impl StateDir {
         self.keep_signers_seen(number.max(self.signers_seen()?))
     }
 
-    /// The newest of the owner's decisions that were seen here, by the names of their records.
-    pub fn decisions_seen(&self) -> Result<BTreeSet<String>> {
-        let text = self.read("decisions")?.unwrap_or_default();
+    /// The newest of the owner's decisions that this host saw at `place`, by the names of their records. A copy of the vault may have decisions of
+    /// its own.
+    pub fn decisions_seen(&self, place: &str) -> Result<BTreeSet<String>> {
+        let text = self.read(&decisions_at(place))?.unwrap_or_default();
         Ok(text.lines().filter(|name| GcRecord::seq(name).is_some()).map(str::to_owned).collect())
     }
 
     /// Remembers these, and no others.
-    pub fn keep_decisions_seen(&self, names: &BTreeSet<String>) -> Result<()> {
+    pub fn keep_decisions_seen(&self, place: &str, names: &BTreeSet<String>) -> Result<()> {
         let text: String = names.iter().map(|name| format!("{name}\n")).collect();
-        self.write("decisions", text.as_bytes())
+        self.write(&decisions_at(place), text.as_bytes())
     }
 
     /// Remembers these if none of a higher number was seen.
-    pub fn saw_decisions(&self, names: &BTreeSet<String>) -> Result<()> {
+    pub fn saw_decisions(&self, place: &str, names: &BTreeSet<String>) -> Result<()> {
         let newest = |names: &BTreeSet<String>| names.iter().filter_map(|name| GcRecord::seq(name)).max();
-        if newest(names) >= newest(&self.decisions_seen()?) { self.keep_decisions_seen(names) } else { Ok(()) }
+        if newest(names) >= newest(&self.decisions_seen(place)?) { self.keep_decisions_seen(place, names) } else { Ok(()) }
     }
 
     /// Keeps the manifest of a seal of this host, so that it can list its own snapshots without an owner's key.
@@ -210,4 +211,10 @@ impl StateDir {
         let (kept, manifest) = bytes.split_at_checked(32)?;
         (kept == id.as_bytes()).then(|| manifest.to_vec())
     }
+}
+
+/// The file of what was seen at `place`.
+fn decisions_at(place: &str) -> String {
+    let name: String = digest(place.as_bytes()).to_string().chars().take(16).collect();
+    format!("decisions-{name}")
 }

@@ -287,6 +287,23 @@ fn a_snapshot_whose_manifest_is_lost_can_be_forgotten() {
     assert_eq!(host.vault.snapshots(&host.owner).unwrap().0.iter().map(|s| s.id).collect::<Vec<_>>(), all[2..]);
 }
 
+/// What the one after it said, nobody knows any more; it may have been that this one is to stay.
+#[test]
+fn what_stood_before_a_manifest_that_cannot_be_read_is_pinned_by_itself() {
+    let host = Host::memory();
+    let (_guard, all) = with_snapshots(&host, 5);
+    host.vault.store.delete(&Key::fixed("snaps/host1/0000000002.age")).unwrap();
+    let read = |host: &Host| host.vault.snapshots(&host.owner).unwrap().0.iter().map(|s| s.id).collect::<Vec<_>>();
+    forget(&host, &last(1)).unwrap();
+    assert_eq!(read(&host), [all[0], all[4]]);
+    forget(&host, &named(&["host1/2"])).unwrap();
+    forget(&host, &last(1)).unwrap();
+    assert_eq!(read(&host), [all[0], all[4]], "and it outlives the lost one");
+    pins::run(&host.vault, &host.owner, 0, &[Selector::parse("host1/1", 0).unwrap()], false).unwrap();
+    forget(&host, &last(1)).unwrap();
+    assert_eq!(read(&host), [all[4]]);
+}
+
 #[test]
 fn places_name_snapshots_and_what_is_forgotten_says_so() {
     let host = Host::memory();

@@ -78,3 +78,33 @@ fn a_live_mount_shows_no_longer_what_was_forgotten_and_again_what_came_back() {
     home.owner(["undelete", &ids[2][..8]]).ok();
     until("the mount shows what came back", || shown() == 2 && read() == "three");
 }
+
+/// Decisions made in a copy, for the copy, are not missed in the vault.
+#[test]
+fn a_copy_with_a_retention_of_its_own_does_not_stop_that_of_the_vault() {
+    let home = Home::new();
+    let seal = |n: u32| {
+        write(&home, &format!("night {n}"));
+        home.seal();
+    };
+    (0..4).for_each(seal);
+    let (copy, vault) = (home.path("copy"), home.vault());
+    let at = |place: &std::path::Path, words: &[&str]| {
+        let place = place.display().to_string();
+        let key = home.key().display().to_string();
+        home.bare(["--vault", &place, "--identity", &key]).args(words).ok();
+    };
+    home.coffre(["copy"]).args([&copy]).ok();
+    for night in 4..6 {
+        at(&vault, &["forget", "--keep-last", "3"]);
+        at(&vault, &["prune"]);
+        home.coffre(["copy"]).args([&copy]).ok();
+        at(&copy, &["forget", "--keep-last", "2"]);
+        at(&copy, &["prune"]);
+        at(&copy, &["verify"]);
+        seal(night);
+        at(&vault, &["verify"]);
+    }
+    home.coffre(["copy"]).args([&copy]).ok();
+    at(&vault, &["forget", "--keep-last", "3"]);
+}

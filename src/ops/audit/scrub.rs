@@ -49,7 +49,7 @@ pub fn run(context: &Context, chain: &Chain, report: &mut Report) -> Result<()> 
     let taken = taken_away(context.vault, chain, &report.findings, |id| pruned.is_forgotten(id))?;
     report.notices.retain(|notice| taken.iter().all(|f| f.object != notice.object));
     report.findings.extend(taken);
-    report.findings.extend(pruned.taken_away(chain, Some(context.state))?);
+    report.findings.extend(pruned.taken_away(chain, &context.vault.store.describe(), Some(context.state))?);
     let mut wanted = listed(chain);
     let mut waiting = pruned.apply(&mut wanted);
     let mut there: BTreeMap<Key, u64> = BTreeMap::new();

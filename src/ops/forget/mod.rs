@@ -54,7 +54,14 @@ pub fn run(vault: &Vault, owner: &OwnerKeys, now_ns: i128, options: &Options) ->
         ));
     }
     let (snapshots, findings) = vault.snapshots_but(owner, |id| journal.is_forgotten(id))?;
-    let pinned = pins::of(&journal, &snapshots);
+    let mut pinned = pins::of(&journal, &snapshots);
+    let unread = unread(vault, owner, &journal, &snapshots, !findings.is_empty())?;
+    for id in unread.iter().flat_map(|c| c.receipt.previous_all()).map(|(_, id)| id) {
+        // What cannot be read may have looked suspicious when it was sealed.
+        if snapshots.iter().any(|s| s.id == id) && journal.pins.get(&id) != Some(&false) {
+            pinned.entry(id).or_insert(Pinned::BeforeUnreadable);
+        }
+    }
     let candidates = snapshots.iter().map(|s| candidate(vault, s, pinned.get(&s.id).copied())).collect::<Result<_>>()?;
     let mut groups = judge(&options.policy, options.by, &options.calendar, candidates, now_ns);
     let all = || groups.iter().flat_map(|group| &group.rows);
@@ -77,6 +84,10 @@ pub fn run(vault: &Vault, owner: &OwnerKeys, now_ns: i128, options: &Options) ->
     let going: BTreeSet<SnapshotId> = going.into_keys().collect();
     check_last(&snapshots, &going, options.force)?;
     let mut decisions = decisions(&snapshots, &going, &journal);
+    // The one before stays pinned, by hand from now on.
+    let of_lost = unread.iter().filter(|c| lost.iter().any(|(_, id)| *id == c.id)).flat_map(|c| c.receipt.previous_all());
+    let newly = of_lost.filter(|(_, id)| pinned.get(id) == Some(&Pinned::BeforeUnreadable) && !going.contains(id));
+    decisions.extend(newly.map(|(key, id)| Decision::Pin(key, id)));
     decisions.extend(lost.into_iter().map(|(key, id)| Decision::Forget(key, id)));
     let record = match options.dry_run || going.is_empty() {
         true => None,
@@ -102,6 +113,16 @@ fn candidate(vault: &Vault, s: &Snapshot, pinned: Option<Pinned>) -> Result<Cand
 
 fn of_hosts(row: &Judged, hosts: &[String]) -> bool {
     hosts.is_empty() || hosts.iter().any(|host| *host == row.candidate.host || *host == row.candidate.key.sealer)
+}
+
+/// Snapshots that count and are wanted, and of which the manifest cannot be read.
+fn unread(vault: &Vault, owner: &OwnerKeys, journal: &Journal, snapshots: &[Snapshot], any: bool) -> Result<Vec<Committed>> {
+    if !any {
+        return Ok(Vec::new());
+    }
+    let chain = vault.chain(&SignerList::load(&*vault.store, Some(&owner.sign.public()))?, |_| 0)?;
+    let is_lost = |c: &Committed| !journal.is_forgotten(&c.id) && !snapshots.iter().any(|s| s.id == c.id);
+    Ok(chain.committed.into_iter().filter(is_lost).collect())
 }
 
 /// Ids of what goes; with their places, those of which the manifest is lost.

@@ -3,7 +3,7 @@
 //! Pure: takes facts, returns a table, touches nothing. A snapshot whose time is in doubt, or that came in a flood, never pushes out
 //! another: the rules are applied to those beyond doubt, to those that are only late besides, and to all; what any of these keeps is kept.
 //! All that once by the times that sealers tell, and once by when snapshots came to the store: nobody fills more hours or days than have
-//! passed. And as the newest N may come in a minute, `last` keeps the newest of each of N days besides (`days`).
+//! passed. Where the two disagree, once more by what the chain says alone: the store's clock may have been the false one. And as the newest N may come in a minute, `last` keeps the newest of each of N days besides (`days`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -135,6 +135,7 @@ impl std::fmt::Display for Reason {
         match self {
             Reason::Pinned { why: Pinned::ByHand } => write!(f, "pinned"),
             Reason::Pinned { why: Pinned::BeforeSuspicious } => write!(f, "pinned: the one after it looked suspicious"),
+            Reason::Pinned { why: Pinned::BeforeUnreadable } => write!(f, "pinned: the one after it cannot be read"),
             Reason::Last { number } => write!(f, "last {number}"),
             Reason::Period { every, period } => write!(f, "{every} {period}"),
             Reason::Came { every, period } => write!(f, "{every} {period} by the store's clock"),
@@ -155,6 +156,8 @@ pub struct Judged {
     pub counts_ns: i128,
     /// When it came to the store, ns since 1970.
     pub came_ns: i128,
+    /// What its sealer says, where that is asked.
+    pub told_ns: Option<i128>,
     /// What is wrong with it.
     pub doubt: Option<Doubt>,
     /// The rules that keep it; none if it goes.
@@ -175,8 +178,8 @@ pub struct Group {
 /// Judges every candidate, at the moment `now_ns`.
 pub fn judge(policy: &Policy, by: GroupBy, calendar: &Calendar, candidates: Vec<Candidate>, now_ns: i128) -> Vec<Group> {
     let mut groups: BTreeMap<(String, String), Vec<Judged>> = BTreeMap::new();
-    for Timed { candidate, counts_ns, came_ns, doubt } in timed(candidates, now_ns) {
-        let judged = Judged { counts_ns, came_ns, doubt, reasons: Vec::new(), candidate };
+    for Timed { candidate, counts_ns, came_ns, told_ns, doubt } in timed(candidates, now_ns) {
+        let judged = Judged { counts_ns, came_ns, told_ns, doubt, reasons: Vec::new(), candidate };
         groups.entry((judged.candidate.key.sealer.clone(), group_name(&judged.candidate, by))).or_default().push(judged);
     }
     let judged = |((sealer, name), mut rows): (_, Vec<Judged>)| {
@@ -186,10 +189,13 @@ pub fn judge(policy: &Policy, by: GroupBy, calendar: &Calendar, candidates: Vec<
         let sets = [sure, fairly_sure, all];
         let told: Vec<_> = sets.iter().flat_map(|counting| rules::by_what_is_told(policy, calendar, &rows, counting)).collect();
         let came: Vec<_> = sets.into_iter().flat_map(|counting| rules::by_when_it_came(policy, calendar, &rows, counting)).collect();
+        let said = rules::by_the_chain(policy, calendar, &rows);
         add(&mut rows, told);
-        // Mostly both keep the same, and one reason is enough.
-        let is_kept: Vec<bool> = rows.iter().map(|row| !row.reasons.is_empty()).collect();
-        add(&mut rows, came.into_iter().filter(|(n, _)| !is_kept[*n]).collect());
+        // Mostly all keep the same, and one reason is enough.
+        for more in [came, said] {
+            let is_kept: Vec<bool> = rows.iter().map(|row| !row.reasons.is_empty()).collect();
+            add(&mut rows, more.into_iter().filter(|(n, _)| !is_kept[*n]).collect());
+        }
         for row in &mut rows {
             row.reasons.splice(..0, row.candidate.pinned.map(|why| Reason::Pinned { why }));
         }

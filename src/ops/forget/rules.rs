@@ -32,6 +32,19 @@ pub fn by_when_it_came(policy: &Policy, calendar: &Calendar, rows: &[Judged], mu
     kept
 }
 
+/// What is kept by what the chain says alone.
+pub fn by_the_chain(policy: &Policy, calendar: &Calendar, rows: &[Judged]) -> Vec<(usize, Reason)> {
+    let mut counting: Vec<usize> = (0..rows.len()).filter(|n| rows[*n].told_ns.is_some()).collect();
+    let told = |n: usize| rows[n].told_ns.unwrap_or_default();
+    counting.sort_by_key(|n| (told(*n), rows[*n].candidate.key.seq));
+    let mut kept: Vec<_> =
+        periods(policy, calendar, &counting, told).map(|(n, every, period)| (n, Reason::Period { every, period })).collect();
+    kept.extend(within(policy, &counting, told));
+    let days = newest_of_each(calendar, Period::Day, &counting, told).take(policy.last);
+    kept.extend(days.map(|(n, day)| (n, Reason::LastDay { day })));
+    kept
+}
+
 fn newest(policy: &Policy, counting: &[usize]) -> Vec<(usize, Reason)> {
     counting.iter().rev().take(policy.last).zip(1..).map(|(n, number)| (*n, Reason::Last { number })).collect()
 }

@@ -49,6 +49,8 @@ pub struct Timed {
     pub counts_ns: i128,
     /// When it came to the store, ns since 1970; never before that of an earlier one of its chain.
     pub came_ns: i128,
+    /// What its sealer says, ns since 1970, if something of the chain is in doubt and this is in order with the rest of what the chain says.
+    pub told_ns: Option<i128>,
     /// Why it does not push out others.
     pub doubt: Option<Doubt>,
 }
@@ -83,8 +85,14 @@ fn one_chain(mut chain: Vec<Candidate>, now_ns: i128) -> Vec<Timed> {
     if found.iter().all(|(_, doubt)| matches!(doubt, Some(Doubt::Late | Doubt::Flood))) {
         found.iter_mut().for_each(|(_, doubt)| *doubt = None);
     }
-    let timed = |((candidate, (counts_ns, doubt)), came_ns)| Timed { candidate, counts_ns, came_ns, doubt };
-    chain.into_iter().zip(found).zip(came).map(timed).collect()
+    // The store's clock may be the one that was wrong: of a vault that was put back, or of a machine that set its own clock right again.
+    let is_doubted = stored.is_some() && found.iter().any(|(_, doubt)| doubt.is_some());
+    let told: Vec<Option<i128>> = match is_doubted {
+        true => by_the_chain(&chain, now_ns).into_iter().map(|(ns, doubt)| doubt.is_none().then_some(ns)).collect(),
+        false => vec![None; chain.len()],
+    };
+    let timed = |(((candidate, (counts_ns, doubt)), came_ns), told_ns)| Timed { candidate, counts_ns, came_ns, told_ns, doubt };
+    chain.into_iter().zip(found).zip(came).zip(told).map(timed).collect()
 }
 
 /// When each came, by the store's clock. What a copied vault begins with came all at once, and later than it was sealed: that is taken for

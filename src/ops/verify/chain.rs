@@ -38,7 +38,7 @@ pub fn remember(context: &Context, chain: &Chain, signers: u32, decisions: &BTre
             }
         }
         context.state.keep_heads(&heads)?;
-        context.state.saw_decisions(decisions)?;
+        context.state.saw_decisions(&context.vault.store.describe(), decisions)?;
         context.state.keep_signers_seen(signers.max(context.state.signers_seen()?))
     };
     if let Err(e) = note() {

@@ -184,7 +184,7 @@ pub fn run_some(context: &Context, depth: Depth, extent: Extent, known: Vec<Find
     let taken = taken_away(context.vault, &chain, &report.damage, |id| pruned.is_forgotten(id))?;
     report.notices.retain(|notice| taken.iter().all(|f| f.object != notice.object));
     report.damage.extend(taken);
-    report.damage.extend(pruned.taken_away(&chain, Some(context.state))?);
+    report.damage.extend(pruned.taken_away(&chain, &context.vault.store.describe(), Some(context.state))?);
     report.snapshots -= chain.committed.iter().filter(|committed| pruned.is_forgotten(&committed.id)).count() as u64;
     let mut listed = objects::listed(&chain);
     let mut waiting = pruned.apply(&mut listed);

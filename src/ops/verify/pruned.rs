@@ -79,7 +79,7 @@ impl Pruned {
     }
 
     /// Decisions that somebody saw and that do not count any more: the receipts in `chain`, and what this host remembers.
-    pub fn taken_away(&self, chain: &Chain, state: Option<&StateDir>) -> Result<Vec<Finding>> {
+    pub fn taken_away(&self, chain: &Chain, place: &str, state: Option<&StateDir>) -> Result<Vec<Finding>> {
         let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
         let named = chain.committed.iter().flat_map(|c| c.receipt.lines.iter().map(|line| (&c.key, Journal::record_at(&line.path))));
         for (key, name) in named.filter_map(|(key, name)| Some((key, name?))) {
@@ -87,7 +87,7 @@ impl Pruned {
                 findings.entry(name.to_owned()).or_insert(finding);
             }
         }
-        for name in state.map(StateDir::decisions_seen).transpose()?.into_iter().flatten() {
+        for name in state.map(|state| state.decisions_seen(place)).transpose()?.into_iter().flatten() {
             let who = "this machine saw it; if the vault was put back on purpose: coffre head --accept";
             if let Some(finding) = self.journal.is_taken_away(&name, who) {
                 findings.entry(name).or_insert(finding);
