@@ -75,7 +75,17 @@ pub fn run(vault: &Vault, owner: &OwnerKeys, now_ns: i128, named: &[Selector], p
         .collect();
     let record = match decisions.is_empty() {
         true => None,
-        false => Some(Journal::append(vault, owner, now_ns, decisions)?),
+        false => {
+            let record = Journal::append(vault, owner, now_ns, decisions)?;
+            // Somebody may have forgotten one of them at the same moment.
+            let journal = Journal::load(vault, Some(&owner.sign.public()))?;
+            let lost = named.iter().filter(|s| pin && journal.is_forgotten(&s.id));
+            let back: Vec<Decision> = lost.map(|s| Decision::Undelete(s.key.clone(), s.id)).collect();
+            if !back.is_empty() {
+                Journal::append(vault, owner, now_ns, back)?;
+            }
+            Some(record)
+        }
     };
     Ok(Report { snapshots: named.iter().map(|s| s.id.to_string()).collect(), pinned: pin, record })
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 
 use coffre::{
@@ -219,6 +219,62 @@ fn of_two_owners_at_the_same_moment_the_one_who_keeps_wins() {
         let joined = host.twin(Arc::new(both));
         assert_eq!(ids(&joined), all);
         assert_eq!(Journal::load(&joined.vault, None).unwrap().pins.get(&id), Some(&true));
+    }
+}
+
+/// A store in which somebody else decides something the moment before this one's decision is written.
+struct Meddled {
+    inner: Arc<dyn Store>,
+    meddle: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Store for Meddled {
+    fn put(&self, key: &Key, bytes: &[u8]) -> Result<()> {
+        if key.as_str().starts_with("gc/") {
+            let meddle = self.meddle.lock().unwrap().take();
+            meddle.into_iter().for_each(|meddle| meddle());
+        }
+        self.inner.put(key, bytes)
+    }
+    fn begin(&self) -> Result<Box<dyn coffre::store::Upload>> {
+        self.inner.begin()
+    }
+    fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.inner.get(key, offset, buf)
+    }
+    fn stat(&self, key: &Key) -> Result<Option<u64>> {
+        self.inner.stat(key)
+    }
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()> {
+        self.inner.list(prefix, each)
+    }
+    fn delete(&self, key: &Key) -> Result<()> {
+        self.inner.delete(key)
+    }
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[test]
+fn two_owners_at_the_same_moment_leave_a_host_its_last_snapshot_and_a_pin_its_own() {
+    let pin = |host: &Host, name: &str| pins::run(&host.vault, &host.owner, 0, &[Selector::parse(name, 0).unwrap()], true);
+    let first = |host: &Host| drop(forget(host, &named(&["host1/1"])).unwrap());
+    let second = |host: &Host| drop(forget(host, &named(&["host1/2"])).unwrap());
+    let pinning = move |host: &Host| drop(pin(host, "host1/1").unwrap());
+    type Does = Box<dyn Fn(&Host) + Send>;
+    let cases: [(Does, Does, usize); 3] =
+        [(Box::new(first), Box::new(second), 1), (Box::new(first), Box::new(pinning), 2), (Box::new(pinning), Box::new(first), 2)];
+    for (n, (mine, theirs, left)) in cases.into_iter().enumerate() {
+        let host = Host::memory();
+        let (_guard, all) = with_snapshots(&host, 2);
+        let other = host.twin(host.vault.store.clone());
+        let meddle: Box<dyn FnOnce() + Send> = Box::new(move || theirs(&other));
+        let store = Meddled { inner: host.vault.store.clone(), meddle: Mutex::new(Some(meddle)) };
+        mine(&host.twin(Arc::new(store)));
+        let stays = ids(&host);
+        assert_eq!(stays.len(), left, "case {n}");
+        assert!(left == 1 || stays.contains(&all[0]), "case {n}");
     }
 }
 

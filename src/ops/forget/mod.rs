@@ -81,7 +81,7 @@ pub fn run(vault: &Vault, owner: &OwnerKeys, now_ns: i128, options: &Options) ->
     };
     check_hosts(&snapshots, &options.hosts)?;
     let lost: Vec<(SnapshotKey, SnapshotId)> = going.iter().filter_map(|(id, lost)| Some((lost.clone()?, *id))).collect();
-    let going: BTreeSet<SnapshotId> = going.into_keys().collect();
+    let mut going: BTreeSet<SnapshotId> = going.into_keys().collect();
     check_last(&snapshots, &going, options.force)?;
     let mut decisions = decisions(&snapshots, &going, &journal);
     // The one before stays pinned, by hand from now on.
@@ -91,7 +91,13 @@ pub fn run(vault: &Vault, owner: &OwnerKeys, now_ns: i128, options: &Options) ->
     decisions.extend(lost.into_iter().map(|(key, id)| Decision::Forget(key, id)));
     let record = match options.dry_run || going.is_empty() {
         true => None,
-        false => Some(Journal::append(vault, owner, now_ns, decisions)?),
+        false => {
+            let record = Journal::append(vault, owner, now_ns, decisions)?;
+            for back in look_again(vault, owner, now_ns, &snapshots, &going, options.force)? {
+                going.remove(&back);
+            }
+            Some(record)
+        }
     };
     Ok(report::of(&groups, &going, options, record, findings))
 }
@@ -189,6 +195,32 @@ fn check_last(snapshots: &[Snapshot], going: &BTreeSet<SnapshotId>, force: bool)
             .hint("keep one at least (--keep-last 1), or add --force if the host is to vanish from the vault")),
         _ => Ok(()),
     }
+}
+
+/// Takes back what another owner's decision at the same moment makes wrong: that a pinned snapshot goes, or a host's last one. Each looks after
+/// it has decided, so at least one of two sees the other; both keep rather than lose. Returns what came back.
+fn look_again(
+    vault: &Vault,
+    owner: &OwnerKeys,
+    now_ns: i128,
+    snapshots: &[Snapshot],
+    going: &BTreeSet<SnapshotId>,
+    force: bool,
+) -> Result<Vec<SnapshotId>> {
+    let journal = Journal::load(vault, Some(&owner.sign.public()))?;
+    let host = |s: &Snapshot| (s.key.sealer.clone(), s.manifest.host.clone());
+    let staying: BTreeSet<_> = snapshots.iter().filter(|s| !journal.is_forgotten(&s.id)).map(host).collect();
+    // Oldest first: of a host of which nothing stays, the newest one of all that went comes back.
+    let last: BTreeMap<_, SnapshotId> = snapshots.iter().filter(|s| !staying.contains(&host(s))).map(|s| (host(s), s.id)).collect();
+    let is_wanted = |s: &&Snapshot| {
+        let is_last = !force && last.values().any(|id| *id == s.id);
+        journal.is_forgotten(&s.id) && (going.contains(&s.id) && journal.pins.get(&s.id) == Some(&true) || is_last)
+    };
+    let back: Vec<&Snapshot> = snapshots.iter().filter(is_wanted).collect();
+    if !back.is_empty() {
+        Journal::append(vault, owner, now_ns, back.iter().map(|s| Decision::Undelete(s.key.clone(), s.id)).collect())?;
+    }
+    Ok(back.into_iter().map(|s| s.id).collect())
 }
 
 /// Forgets `going`. What their manifests pin stays pinned, by hand from now on: nobody will read them any more.
