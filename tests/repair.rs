@@ -206,15 +206,15 @@ fn damage_beyond_the_budget_is_named_and_nothing_is_touched_until_another_copy_h
     assert_eq!(objects(&store), before);
     // A copy that is as damaged as this one does not help, a damaged one that can mend itself does.
     assert_eq!(repaired(&store, &[Arc::new(other.clone())]).lost.len(), 1);
-    // Three copies, each beyond mending and each elsewhere, are put together: four shards are bad in all of two, three in all of three.
+    // Three copies, each beyond mending and each elsewhere, are put together: four shards are bad in all of two, two in all of three.
     let third = copy_of(&subject.store);
-    third.damage(&pack, |bytes| [1, 5, 9, 20, 21].iter().for_each(|n| bytes[n * SHARD_LEN] ^= 1));
+    third.damage(&pack, |bytes| [1, 5, 20, 21, 22].iter().for_each(|n| bytes[n * SHARD_LEN] ^= 1));
     third.damage(&pack.sidecar().unwrap(), |bytes| bytes.truncate(40));
     let together = copy_of(&store);
     let report = repaired(&together, &[Arc::new(other.clone()), Arc::new(third)]);
-    assert_eq!((report.lost, report.repaired.len(), report.repaired[0].how), (vec![], 1, How::Other));
+    assert_eq!((report.lost, report.repaired.iter().map(|r| r.how).collect::<Vec<_>>()), (vec![], vec![How::Other]));
     assert_whole(&together, &subject.whole, "from three copies");
-    other.damage(&pack, |bytes| [5, 9].iter().for_each(|n| bytes[n * SHARD_LEN] ^= 1));
+    other.damage(&pack, |bytes| [5, 9, 13].iter().for_each(|n| bytes[n * SHARD_LEN] ^= 1));
     assert_eq!(repaired(&store, &[Arc::new(other)]).lost, []);
     assert_whole(&store, &subject.whole, "from a damaged copy");
 }
@@ -376,15 +376,15 @@ fn two_repairs_at_once_both_succeed() {
 fn a_vault_without_its_first_file_is_not_taken_for_none() {
     let subject = subject();
     let key = Key::fixed("VAULT");
-    let opened = |store: &Memory| Vault::open(Arc::new(store.clone())).err().unwrap().hint_text().unwrap_or_default().to_owned();
+    let opened = |store: &Memory| Vault::open(Arc::new(store.clone()));
     let hurts: [fn(&Memory, &Key); 2] =
         [|store, key| store.delete(key).unwrap(), |store, key| assert!(store.damage(key, |bytes| bytes.clear()))];
     for hurt in hurts {
         let store = copy_of(&subject.store);
         hurt(&store, &key);
-        assert!(opened(&store).contains("coffre verify --repair"));
+        assert_eq!(opened(&store).unwrap().config.id, opened(&subject.store).unwrap().config.id);
         store.delete(&key.second()).unwrap();
-        assert!(!opened(&store).contains("repair"));
+        assert!(opened(&store).is_err());
     }
 }
 
