@@ -29,6 +29,7 @@ pub fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
 /// Runs every rule of the contract on a store of its own.
 pub fn conforms(new: &dyn Fn() -> Arc<dyn Store>) {
     conforms_alone(new);
+    threads_that_put_the_same_all_succeed(&*new(), 1);
     of_threads_that_put_different_bytes_one_wins(&*new());
 }
 
@@ -43,7 +44,8 @@ pub fn conforms_alone(new: &dyn Fn() -> Arc<dyn Store>) {
         what_is_not_there_is_missing,
         lists_are_complete_and_by_folder,
         deleting_is_final_and_may_be_repeated,
-        threads_that_put_the_same_all_succeed,
+        // A server that overwrites all the same has nothing there for a moment.
+        |store| threads_that_put_the_same_all_succeed(store, 200),
     ];
     for rule in rules {
         rule(&*new());
@@ -194,7 +196,7 @@ fn deleting_is_final_and_may_be_repeated(store: &dyn Store) {
 
 const THREADS: usize = 8;
 
-fn threads_that_put_the_same_all_succeed(store: &dyn Store) {
+fn threads_that_put_the_same_all_succeed(store: &dyn Store, tries: usize) {
     let bytes = noise(200_000, 4);
     let start = Barrier::new(THREADS);
     thread::scope(|scope| {
@@ -206,7 +208,8 @@ fn threads_that_put_the_same_all_succeed(store: &dyn Store) {
                     let (shared, own) = (key(&format!("packs/00/{round}.age")), key(&format!("packs/{n:02}/own-{n}-{round}.age")));
                     store.put(&shared, bytes).unwrap();
                     // Once one's own put returned, the object is whole, whoever else is putting it.
-                    assert_eq!(&get_all(store, &shared, 1 << 20).unwrap(), bytes);
+                    let read = (1..tries).find_map(|_| get_all(store, &shared, 1 << 20).ok());
+                    assert_eq!(&read.map_or_else(|| get_all(store, &shared, 1 << 20), Ok).unwrap(), bytes);
                     store.put(&own, &bytes[n..]).unwrap();
                     assert!(list_all(store, "packs").unwrap().contains(&(own, (bytes.len() - n) as u64)));
                 }

@@ -392,9 +392,9 @@ fn full() -> Failure {
 }
 
 /// Folders listed at once.
-const FOLDERS_AT_ONCE: usize = 32;
-/// Folders of one level that a glance looks into: a vault of a few hundred packs has more.
-const GLANCE_FOLDERS: usize = 64;
+const FOLDERS_AT_ONCE: usize = 64;
+/// Folders of one level that a glance looks into.
+const GLANCE_FOLDERS: usize = 256;
 /// Files that a glance shows, as many as a page of S3.
 const GLANCE_FILES: usize = 1000;
 
