@@ -124,7 +124,8 @@ impl Vault {
     pub(super) fn without_signature(&self, signers: &SignerList, unsigned: &[SnapshotKey]) -> Vec<Committed> {
         // What a revoked sealer signed is sorted out where all its signatures are.
         let counts = |place: &&SnapshotKey| signers.signers.revoked(&place.sealer).is_none();
-        unsigned.iter().filter(counts).filter_map(|place| self.judge_copies(signers, place)).collect()
+        let places: Vec<&SnapshotKey> = unsigned.iter().filter(counts).collect();
+        sys::in_parallel(&places, THREADS_MAX, |place| self.judge_copies(signers, place)).into_iter().flatten().collect()
     }
 
     /// The hash of `VAULT`, which every receipt of this vault names.

@@ -14,7 +14,7 @@ use coffre::{
     vault::{Journal, OwnerKeys, Selector},
 };
 
-use crate::common::library::{Forge, Host, Sketch, copy_of, noise, read_snapshot, temp, write_files};
+use crate::common::library::{Forge, Hooked, Host, Sketch, copy_of, noise, read_snapshot, temp, write_files};
 
 const DAY: i64 = 86_400_000_000_000;
 
@@ -222,40 +222,6 @@ fn of_two_owners_at_the_same_moment_the_one_who_keeps_wins() {
     }
 }
 
-/// A store in which somebody else decides something the moment before this one's decision is written.
-struct Meddled {
-    inner: Arc<dyn Store>,
-    meddle: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-impl Store for Meddled {
-    fn put(&self, key: &Key, bytes: &[u8]) -> Result<()> {
-        if key.as_str().starts_with("gc/") {
-            let meddle = self.meddle.lock().unwrap().take();
-            meddle.into_iter().for_each(|meddle| meddle());
-        }
-        self.inner.put(key, bytes)
-    }
-    fn begin(&self) -> Result<Box<dyn coffre::store::Upload>> {
-        self.inner.begin()
-    }
-    fn get(&self, key: &Key, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.inner.get(key, offset, buf)
-    }
-    fn stat(&self, key: &Key) -> Result<Option<u64>> {
-        self.inner.stat(key)
-    }
-    fn list(&self, prefix: &str, each: &mut dyn FnMut(Key, u64) -> Result<()>) -> Result<()> {
-        self.inner.list(prefix, each)
-    }
-    fn delete(&self, key: &Key) -> Result<()> {
-        self.inner.delete(key)
-    }
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-}
-
 #[test]
 fn two_owners_at_the_same_moment_leave_a_host_its_last_snapshot_and_a_pin_its_own() {
     let pin = |host: &Host, name: &str| pins::run(&host.vault, &host.owner, 0, &[Selector::parse(name, 0).unwrap()], true);
@@ -269,8 +235,9 @@ fn two_owners_at_the_same_moment_leave_a_host_its_last_snapshot_and_a_pin_its_ow
         let host = Host::memory();
         let (_guard, all) = with_snapshots(&host, 2);
         let other = host.twin(host.vault.store.clone());
-        let meddle: Box<dyn FnOnce() + Send> = Box::new(move || theirs(&other));
-        let store = Meddled { inner: host.vault.store.clone(), meddle: Mutex::new(Some(meddle)) };
+        // Theirs is decided when mine is written, and not yet signed.
+        let hook: Box<dyn FnMut(Key) + Send> = Box::new(move |_| theirs(&other));
+        let store = Hooked { inner: host.vault.store.clone(), prefix: "gc/", suffix: ".txt", hook: Mutex::new(Some(hook)) };
         mine(&host.twin(Arc::new(store)));
         let stays = ids(&host);
         assert_eq!(stays.len(), left, "case {n}");

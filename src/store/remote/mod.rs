@@ -391,22 +391,25 @@ fn full() -> Failure {
     )
 }
 
-/// Folders listed at once.
-const FOLDERS_AT_ONCE: usize = 64;
 /// Folders of one level that a glance looks into.
 const GLANCE_FOLDERS: usize = 256;
 /// Files that a glance shows, as many as a page of S3.
 const GLANCE_FILES: usize = 1000;
 
 /// Lists a tree of folders, several at once: a round trip for each, one after the other, would take minutes.
-fn list_folders(folder: &str, depth_max: usize, list: &(dyn Fn(&str) -> Attempt<Folder> + Sync)) -> Attempt<Page> {
-    let all = walk_folders(folder, depth_max, usize::MAX, list)?;
+fn list_folders(folder: &str, depth_max: usize, at_once: usize, list: &(dyn Fn(&str) -> Attempt<Folder> + Sync)) -> Attempt<Page> {
+    let all = walk_folders(folder, depth_max, at_once, usize::MAX, list)?;
     Ok(Page { found: all.unwrap_or_default(), next: None })
 }
 
 /// What lies in a tree of folders if it has few of them.
-fn glance_folders(folder: &str, depth_max: usize, list: &(dyn Fn(&str) -> Attempt<Folder> + Sync)) -> Attempt<Option<Vec<Found>>> {
-    Ok(walk_folders(folder, depth_max, GLANCE_FOLDERS, list)?.and_then(at_a_glance))
+fn glance_folders(
+    folder: &str,
+    depth_max: usize,
+    at_once: usize,
+    list: &(dyn Fn(&str) -> Attempt<Folder> + Sync),
+) -> Attempt<Option<Vec<Found>>> {
+    Ok(walk_folders(folder, depth_max, at_once, GLANCE_FOLDERS, list)?.and_then(at_a_glance))
 }
 
 /// What a list showed if it is short and every object in it bears a mark.
@@ -414,10 +417,11 @@ fn at_a_glance(found: Vec<Found>) -> Option<Vec<Found>> {
     (found.len() <= GLANCE_FILES && found.iter().all(|found| !found.tag.is_empty())).then_some(found)
 }
 
-/// All files of a tree of folders; `None` once a level has more than `width_max` folders.
+/// All files of a tree of folders, of which `at_once` are listed at once; `None` once a level has more than `width_max` of them.
 fn walk_folders(
     folder: &str,
     depth_max: usize,
+    at_once: usize,
     width_max: usize,
     list: &(dyn Fn(&str) -> Attempt<Folder> + Sync),
 ) -> Attempt<Option<Vec<Found>>> {
@@ -427,7 +431,7 @@ fn walk_folders(
             return Ok(None);
         }
         let mut deeper = Vec::new();
-        for some in level.chunks(FOLDERS_AT_ONCE) {
+        for some in level.chunks(at_once) {
             let listed: Vec<Attempt<Folder>> = std::thread::scope(|scope| {
                 let threads: Vec<_> = some.iter().map(|path| scope.spawn(move || list(path))).collect();
                 threads.into_iter().map(|thread| thread.join().expect("a listing's panic is ours")).collect()

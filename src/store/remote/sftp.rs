@@ -43,6 +43,8 @@ const NO_SUCH_FILE: u32 = 2;
 const PIECE: usize = 32 << 10;
 /// Deepest folder looked into; a vault has four levels.
 const DEPTH_MAX: usize = 8;
+/// Folders listed at once, all by the one connection.
+const FOLDERS_AT_ONCE: usize = 64;
 /// The kind of file in its mode.
 const TYPE: u32 = 0o170_000;
 const FOLDER: u32 = 0o040_000;
@@ -334,12 +336,12 @@ impl Backend for Sftp {
 
     fn list(&self, folder: &str, _: Option<&str>) -> Attempt<Page> {
         let ssh = &*self.ssh()?;
-        super::list_folders(folder, DEPTH_MAX, &|path| self.folder(ssh, path))
+        super::list_folders(folder, DEPTH_MAX, FOLDERS_AT_ONCE, &|path| self.folder(ssh, path))
     }
 
     fn glance(&self, folder: &str) -> Attempt<Option<Vec<Found>>> {
         let ssh = &*self.ssh()?;
-        super::glance_folders(folder, DEPTH_MAX, &|path| self.folder(ssh, path))
+        super::glance_folders(folder, DEPTH_MAX, FOLDERS_AT_ONCE, &|path| self.folder(ssh, path))
     }
 
     fn delete(&self, path: &str) -> Attempt<()> {

@@ -32,6 +32,8 @@ const PROPERTIES: &[u8] =
     br#"<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/><getlastmodified/><getetag/></prop></propfind>"#;
 /// Longest list of all that is there that a glance takes, in bytes: about a thousand objects.
 const GLANCE_MAX: usize = 512 << 10;
+/// Folders listed at once, each by a connection of its own.
+const FOLDERS_AT_ONCE: usize = 8;
 /// Deepest folder looked into; a vault has four levels.
 const DEPTH_MAX: usize = 8;
 
@@ -325,13 +327,13 @@ impl Backend for WebDav {
     fn list(&self, folder: &str, _: Option<&str>) -> Attempt<Page> {
         match self.below(folder, LIST_MAX)? {
             Some(found) => Ok(Page { found, next: None }),
-            None => super::list_folders(folder, DEPTH_MAX, &|path| self.folder(path)),
+            None => super::list_folders(folder, DEPTH_MAX, FOLDERS_AT_ONCE, &|path| self.folder(path)),
         }
     }
 
     fn glance(&self, folder: &str) -> Attempt<Option<Vec<Found>>> {
         match self.below(folder, GLANCE_MAX) {
-            Ok(None) => super::glance_folders(folder, DEPTH_MAX, &|path| self.folder(path)),
+            Ok(None) => super::glance_folders(folder, DEPTH_MAX, FOLDERS_AT_ONCE, &|path| self.folder(path)),
             // More than a glance takes.
             Err(failure) if failure.error.kind() == ErrorKind::Corrupt => Ok(None),
             other => Ok(other?.and_then(super::at_a_glance)),
